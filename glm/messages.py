@@ -1,0 +1,171 @@
+"""What a conversation is: plain frozen values shared by the page, the API, training and evaluation.
+
+Standard library only. Nothing here knows a prompt format, a model or a widget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant", "tool"]
+ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """A tool as the model is told about it.
+
+    `parameters` is a JSON schema of an object, or None when there is no schema. `raw` is the
+    descriptor exactly as it was found (any JSON, a plain string too); it is rendered verbatim.
+    """
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] | None = None
+    raw: Any = None
+
+    def to_json(self) -> Any:
+        """The descriptor that goes into the prompt, keys in the order name, description, parameters."""
+        if self.raw is not None:
+            return self.raw
+        out: dict[str, Any] = {"name": self.name, "description": self.description}
+        if self.parameters is not None:
+            out["parameters"] = self.parameters
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call the model wants to make.
+
+    `text` is the body as it was written (ChatGLM3: the fenced python block). Where it is set it
+    is rendered verbatim, so a call read from a stream or a file goes back byte for byte.
+    """
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    id: str = ""
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn. An assistant turn holds its text (the thought, when calls follow) and its calls.
+
+    `ids` are the token ids the model produced for this turn, without the stop token; they are
+    sent again instead of the text while the text is unedited (`edited` drops them).
+    `learn` is the data file's own word on the loss: True, False, or None for the default.
+    A `tool` message is the observation of the call `call_id` of the tool `name`.
+    """
+
+    role: Role
+    content: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    thinking: str = ""
+    name: str = ""
+    call_id: str = ""
+    learn: bool | None = None
+    ids: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise ValueError(f"unknown role {self.role!r}; allowed: {', '.join(ROLES)}")
+
+    def edited(self, **changes: Any) -> Message:
+        """A copy with other text; the produced ids no longer belong to it and are dropped."""
+        return replace(self, **{"ids": None, **changes})
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Messages in order, and the tools the model may call in it."""
+
+    messages: tuple[Message, ...] = ()
+    tools: tuple[ToolSpec, ...] = ()
+
+    def add(self, *messages: Message) -> Conversation:
+        return replace(self, messages=self.messages + messages)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next tokens are chosen. temperature 0 is greedy; top_k 0 and top_p 1 are off.
+
+    Engines refuse values out of range with `glm.errors.BadSampling` (see `glm/sampling.py`).
+    """
+
+    max_tokens: int = 1024
+    temperature: float = 0.8
+    top_p: float = 0.8
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of one answer: `prompt` sent, of them `cached` not computed again, `new` made."""
+
+    prompt: int = 0
+    cached: int = 0
+    new: int = 0
+
+
+# ---- events: what an answer is made of, as it arrives -------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """More of the answer (or of the thought before a call)."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """More of the reasoning of a model that thinks."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallText:
+    """More of the raw text of a call that is being written; `Call` or `Malformed` follows."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A complete call."""
+
+    call: ToolCall
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """Text that should have been a call and is not; nothing ever runs from it."""
+
+    name: str
+    raw: str
+    reason: str
+
+
+FinishReason = Literal["stop", "length", "calls", "cancelled", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The end of an answer. `message` is the turn to keep; `error` is a sentence for the user."""
+
+    reason: FinishReason
+    message: Message
+    usage: Usage = Usage()
+    seconds: float = 0.0
+    error: str = ""
+
+
+Event = Text | Thinking | CallText | Call | Malformed | Finish
