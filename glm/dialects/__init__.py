@@ -1,0 +1,8 @@
+"""The prompt languages, one file each, listed here."""
+
+from glm.dialects.base import Dialect, Parser, Piece, RoleToken
+from glm.dialects.chatglm3 import ChatGLM3
+
+DIALECTS = {"chatglm3": ChatGLM3}
+
+__all__ = ["DIALECTS", "Dialect", "Parser", "Piece", "RoleToken"]

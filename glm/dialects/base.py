@@ -1,0 +1,57 @@
+"""What a dialect is: one prompt language, from conversation to ids and from ids to events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from glm.messages import Conversation, Event, Message, Role, Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Ids in order. `learn`: these are what training teaches (chat drops the mark)."""
+
+    ids: tuple[int, ...]
+    learn: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RoleToken:
+    """A token of a prompt for people: `role` colours it; control tokens have `special`."""
+
+    id: int
+    text: str
+    role: Role | None
+    special: bool
+
+
+class Parser(Protocol):
+    """Ids of one answer to events. Any way of splitting the ids gives the same joined events."""
+
+    def feed(self, ids: Sequence[int]) -> list[Event]: ...
+
+    def finish(self) -> list[Event]: ...
+
+    def message(self) -> Message:
+        """The turn to keep; after `finish`."""
+
+
+class Dialect(Protocol):
+    """One prompt language bound to the tokenizer of a checkpoint."""
+
+    name: str
+    stop: tuple[int, ...]
+    defaults: Sampling
+
+    def render(self, conversation: Conversation) -> Iterator[Piece]:
+        """The conversation as pieces, as it is trained on."""
+
+    def prompt(self, conversation: Conversation) -> tuple[int, ...]:
+        """The ids to continue: the conversation and the mark where the model begins."""
+
+    def parser(self) -> Parser: ...
+
+    def xray(self, ids: Iterable[int]) -> list[RoleToken]:
+        """Every token with the role it belongs to."""
