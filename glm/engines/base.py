@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 from glm.messages import Sampling, Usage
 
+DEFAULT_SAMPLING = Sampling()
 ChunkFinish = Literal["stop", "length", "cancelled", "error"]
 
 
@@ -26,7 +27,7 @@ class Request:
     """
 
     prompt: tuple[int, ...]
-    sampling: Sampling = Sampling()
+    sampling: Sampling = DEFAULT_SAMPLING
     stop: tuple[int, ...] = ()
     adapter: str | None = None
     constraint: Any | None = None
