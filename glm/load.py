@@ -5,12 +5,12 @@ No remote code, no pickle that is not weights_only, no network.
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from transformers.utils import logging
 
 from glm.errors import CheckpointError
 from glm.models.chatglm import ChatGLMConfig, ChatGLMForCausalLM
@@ -20,6 +20,10 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 SHORT = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 SMALL = 300_000_000  # below this many parameters fp32 is the faster and exact choice on a CPU
 CHECKED_BYTES = 1 << 30  # weights up to this size are scanned for NaN as they are opened
+
+# What matters of the loading report is raised by load_model; the bars are the manager's to show.
+logging.set_verbosity_error()
+logging.disable_progress_bar()
 
 
 def pick_device(wanted: str = "auto") -> torch.device:
@@ -41,7 +45,9 @@ def pick_dtype(wanted: str, device: torch.device, parameters: int) -> torch.dtyp
     if wanted != "auto":
         name = SHORT.get(wanted, wanted)
         if name not in DTYPES:
-            raise CheckpointError(f"dtype {wanted!r} is unknown; allowed: auto, {', '.join(DTYPES)}")
+            raise CheckpointError(
+                f"dtype {wanted!r} is unknown; allowed: auto, {', '.join(DTYPES)}"
+            )
         return DTYPES[name]
     if device.type == "cpu":
         return torch.float32 if parameters < SMALL else torch.bfloat16
@@ -60,13 +66,7 @@ def load_model(info: ModelInfo, device: str = "auto", dtype: str = "auto") -> Ch
     kind = pick_dtype(dtype, where, info.parameters)
     for file in info.weights:
         _check_file(file)
-    quiet = logging.getLogger("transformers.modeling_utils")
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)  # the loading report; what matters in it is raised below
-    try:
-        model, report = _from_pretrained(info, kind)
-    finally:
-        quiet.setLevel(level)
+    model, report = _from_pretrained(info, kind)
     _check_report(info, report)
     try:
         model = model.to(where).eval()

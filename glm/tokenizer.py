@@ -45,7 +45,9 @@ class Tokenizer:
         """Raises CheckpointError, naming the file, when it is missing or no sentencepiece model."""
         path = Path(model_file)
         if not path.is_file():
-            raise CheckpointError(f"no tokenizer at {path}; expected a sentencepiece tokenizer.model")
+            raise CheckpointError(
+                f"no tokenizer at {path}; expected a sentencepiece tokenizer.model"
+            )
         try:
             self._sp = sentencepiece.SentencePieceProcessor(model_file=str(path))
         except (RuntimeError, OSError) as error:

@@ -30,8 +30,7 @@ from glm.messages import (
 from glm.tokenizer import Tokenizer
 
 TOOL_SYSTEM = (
-    "Answer the following questions as best as you can. "
-    "You have access to the following tools:"
+    "Answer the following questions as best as you can. You have access to the following tools:"
 )
 DEFAULT_SYSTEM = (
     "You are ChatGLM3, a large language model trained by Zhipu.AI. "

@@ -110,7 +110,10 @@ class ChatGLMForCausalLM(GlmForCausalLM):
 
     config_class = ChatGLMConfig
     config: ChatGLMConfig
-    _keys_to_ignore_on_load_unexpected: ClassVar = [r"rotary_pos_emb\.inv_freq", r"prefix_encoder\."]
+    _keys_to_ignore_on_load_unexpected: ClassVar = [
+        r"rotary_pos_emb\.inv_freq",
+        r"prefix_encoder\.",
+    ]
 
     def __init__(self, config: ChatGLMConfig) -> None:
         super().__init__(config)

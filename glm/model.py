@@ -1,0 +1,72 @@
+"""One model in a few lines of Python, for people who write code."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+from glm.chat import EventStream
+from glm.errors import CheckpointError, EngineError
+from glm.manager import Manager
+from glm.messages import Conversation, Finish, Message, Sampling
+from glm.recognise import EMBEDDED
+
+History = list[dict[str, Any]]
+
+
+class Model:
+    """An open model. Use it in a `with` block, or call `close`."""
+
+    def __init__(self, path: str | None = None, adapter: str | None = None, **options: Any) -> None:
+        """Raises CheckpointError when the model cannot be opened."""
+        if adapter is not None:
+            raise CheckpointError("adapters cannot be opened yet; merge it into its base first")
+        self.manager = Manager(path, **options)
+        self.info = self.manager.open(path or EMBEDDED)
+
+    def chat(
+        self, query: str, history: History | None = None, **sampling: Any
+    ) -> tuple[str, History]:
+        """The answer and the history to pass next time: [{"role", "content"}, ...].
+
+        `sampling` are fields of `glm.messages.Sampling`, e.g. temperature=0. A history item may
+        keep "ids", the tokens the model produced. Raises PromptTooLong, BadSampling, EngineError.
+        """
+        past = [*(history or []), {"role": "user", "content": query}]
+        messages = tuple(
+            Message(m["role"], m["content"], ids=tuple(m["ids"]) if m.get("ids") else None)
+            for m in past
+        )
+        message = _last(self.stream(Conversation(messages), **sampling))
+        answer = {"role": "assistant", "content": message.content, "ids": message.ids}
+        return message.content, [*past, answer]
+
+    def stream(self, conversation: Conversation, **sampling: Any) -> EventStream:
+        """The events of the next turn, as they arrive."""
+        from dataclasses import replace
+
+        defaults: Sampling = self.manager.defaults()
+        return self.manager.chat(conversation, replace(defaults, **sampling))
+
+    def close(self) -> None:
+        self.manager.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _last(stream: EventStream) -> Message:
+    for event in stream:
+        if isinstance(event, Finish):
+            if event.reason == "error":
+                raise EngineError(event.error)
+            return event.message
+    raise EngineError("the answer did not end")
