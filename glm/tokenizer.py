@@ -7,6 +7,7 @@ order (THUDM/chatglm3-6b, tokenization_chatglm.py). Not covered: ChatGLM-6B v1 a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ SPECIALS = (
     "<|assistant|>",
     "<|observation|>",
 )
+_SURROGATE = re.compile("[\ud800-\udfff]")
 SPACE = "\u2581"  # sentencepiece writes a space as this
 
 
@@ -71,9 +73,10 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Plain text to ids. Lone surrogates, which no file can hold, become U+FFFD."""
         try:
-            return self._sp.encode(text)
+            text.encode("utf-8")
         except UnicodeEncodeError:
-            return self._sp.encode(text.encode("utf-8", "replace").decode("utf-8"))
+            text = _SURROGATE.sub("\ufffd", text)
+        return self._sp.encode(text)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Ids to text, role ids by their names; broken UTF-8 becomes U+FFFD, one per byte."""

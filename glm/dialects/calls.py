@@ -66,7 +66,7 @@ def _python(text: str) -> dict[str, Any]:
         return _scanned(inside)  # keys such as start-date or class are no Python
     if node.args or any(keyword.arg is None for keyword in node.keywords):
         raise NotACall("arguments need names")
-    return {str(keyword.arg): _literal(keyword.value) for keyword in node.keywords}
+    return _unique([(str(keyword.arg), _literal(keyword.value)) for keyword in node.keywords])
 
 
 def _parse(text: str) -> ast.Call:
