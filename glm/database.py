@@ -19,6 +19,7 @@ from glm.schema import APPLICATION, INDEX, MIGRATIONS, NO_INDEX
 
 READERS = 4
 BUSY_SECONDS = 30.0
+PROBE = "CREATE VIRTUAL TABLE temp.probe USING fts5(x, tokenize = trigram)"
 CHECK_BELOW = 256 * 2**20  # bytes; a larger file is not read through at the start
 
 
@@ -93,6 +94,8 @@ class Database:
     def _sentences(self) -> Iterator[None]:
         try:
             yield
+        except sqlite3.IntegrityError:
+            raise  # this program's own mistake, not the file's
         except sqlite3.Error as error:
             raise StoreError(f"{self.path}: {_advice(error)}") from error
         except OSError as error:
@@ -146,7 +149,7 @@ class Database:
 
     def _make_index(self) -> bool:
         try:
-            self._writer.execute("CREATE VIRTUAL TABLE temp.probe USING fts5(x, tokenize=trigram)")
+            self._writer.execute(PROBE)
             self._writer.execute("DROP TABLE temp.probe")
             available = True
         except sqlite3.OperationalError:
@@ -177,7 +180,9 @@ def _advice(error: sqlite3.Error) -> str:
     """What happened and what to do, from SQLite's own words."""
     text = str(error)
     if "readonly" in text or "unable to open" in text:
-        return f"the file cannot be written ({text}); check its folder, or choose another --data-dir"
+        return (
+            f"the file cannot be written ({text}); check its folder, or choose another --data-dir"
+        )
     if "locked" in text:
         return "another program keeps the file locked; close it and try again"
     if "full" in text:
