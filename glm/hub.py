@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -33,33 +32,29 @@ def is_hub_id(text: str) -> bool:
     return bool(_ID.match(text)) and ".." not in text and not Path(text).exists()
 
 
-def wanted(files: list[str]) -> list[str]:
-    """Of a repository's files, those to bring: safetensors where it has them, no code ever."""
-
-    def matching(patterns: tuple[str, ...]) -> list[str]:
-        return [f for f in files if any(fnmatch(f, p) for p in patterns) and "/" not in f]
-
-    return matching(_ALWAYS) + (matching(_SAFETENSORS) or matching(_PICKLES))
-
-
 def fetch(model_id: str, progress: Progress | None = None, revision: str | None = None) -> Path:
     """The local folder of a hub model, downloaded when it is not cached.
 
     Raises CheckpointError: no such model, offline and not cached, no disk.
     """
-    import huggingface_hub as hub
+    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    bar = _bar(model_id, progress) if progress else None
+    folder = Path()
     try:
-        if hub.constants.HF_HUB_OFFLINE:
-            return Path(hub.snapshot_download(model_id, revision=revision, local_files_only=True))
-        files = wanted(hub.HfApi().list_repo_files(model_id, revision=revision))
-        if not files:
-            raise CheckpointError(f"{model_id} holds no model this program opens")
-        bar = _bar(model_id, progress) if progress else None
-        folder = hub.snapshot_download(
-            model_id, revision=revision, allow_patterns=files, tqdm_class=bar
-        )
+        for weights in (_SAFETENSORS, _PICKLES):  # pickles only where there is nothing better
+            folder = Path(
+                snapshot_download(
+                    model_id,
+                    revision=revision,
+                    allow_patterns=[*_ALWAYS, *weights],
+                    ignore_patterns=["*/*"],
+                    tqdm_class=bar,
+                )
+            )
+            if any(any(folder.glob(pattern)) for pattern in weights):
+                return folder
     except LocalEntryNotFoundError as error:
         raise CheckpointError(
             f"{model_id} is not on this machine and the hub cannot be reached; "
@@ -68,7 +63,7 @@ def fetch(model_id: str, progress: Progress | None = None, revision: str | None 
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"{model_id} cannot be downloaded: {reason}") from error
-    return Path(folder)
+    raise CheckpointError(f"{model_id} holds no weights this program opens")
 
 
 def _bar(model_id: str, progress: Progress) -> type:
