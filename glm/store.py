@@ -19,11 +19,11 @@ import re
 import secrets
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from glm import records
+from glm import records, search
 from glm.database import Database
 from glm.errors import BadRequest, NotFound
 from glm.messages import Message, ToolCall
@@ -34,8 +34,6 @@ __all__ = ["Feedback", "FeedbackRow", "Node", "Pair", "Store", "Summary", "TurnR
 # `list` is a method of Store, so the type is written builtins.list in its signatures.
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _TITLE = 200  # characters kept of a title
-_TRIGRAM = 3  # shorter words are not in the index
-_WORDS = 8  # words of a search that count
 
 
 class Store:
@@ -71,30 +69,21 @@ class Store:
         id = secrets.token_urlsafe(16) if id is None else id
         if not _ID.fullmatch(id):
             raise BadRequest("a conversation id has 1 to 64 letters, digits, '-' or '_'")
-        settings = records.pack_json({"system": system} if system else {})
-        now = time.time()
         with self._db.write() as db:
-            db.execute(
-                "INSERT INTO conversations (owner, id, title, model, created, updated, settings) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (owner, id) DO NOTHING",
-                (owner, id, _title(title), model, now, now, settings),
-            )
+            _create(db, owner, (id, title, model), {"system": system} if system else {})
         return id
 
     def list(self, owner: str, query: str = "") -> builtins.list[Summary]:
         """The owner's conversations, newest first; with `query`, those that have each of its
         words in the title or in a message of any branch."""
-        conditions, values = ["c.owner = ?"], [owner]
-        for word in records.valid_text(query).split()[:_WORDS]:
-            condition, pattern = self._contains(word)
-            conditions.append(condition)
-            values += [_like(word), pattern]
+        matching, values = search.conditions(query, self._db.searchable)
         with self._db.read() as db:
             rows = db.execute(
                 "SELECT c.id, c.title, c.updated, coalesce(n.turn, 0), c.model "
                 "FROM conversations c LEFT JOIN nodes n ON n.id = c.leaf "
-                f"WHERE {' AND '.join(conditions)} ORDER BY c.updated DESC, c.key DESC",
-                values,
+                f"WHERE {' AND '.join(['c.owner = ?', *matching])} "
+                "ORDER BY c.updated DESC, c.key DESC",
+                [owner, *values],
             ).fetchall()
         return [Summary(*row) for row in rows]
 
@@ -133,30 +122,25 @@ class Store:
         turn: TurnRecord | None = None,
     ) -> int:
         """Add a message under `parent` (None: a first message); it ends the active branch."""
-        role, content, extra, ids = records.pack_message(message)
-        now = time.time()
         with self._db.write() as db:
-            key = _key(db, owner, conversation_id)
-            said = _node(db, key, parent)[1] if parent is not None else 0
-            node = db.execute(
-                "INSERT INTO nodes (conversation, parent, turn, created, role, content, extra, ids)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (key, parent, said + (role == "user"), now, role, content, extra, ids),
-            ).lastrowid
-            assert node is not None
-            db.execute(
-                "UPDATE conversations SET leaf = ?, updated = ? WHERE key = ?", (node, now, key)
-            )
-            if turn is not None:
-                packed = records.pack_ids(turn.prompt), records.pack_ids(turn.produced)
-                db.execute("INSERT INTO turns VALUES (?, ?, ?, ?)", (node, *packed, turn.facts()))
-                db.execute("UPDATE conversations SET model = ? WHERE key = ?", (turn.model, key))
-            if role == "user":
-                db.execute(
-                    "UPDATE conversations SET title = ? WHERE key = ? AND title = ''",
-                    (_first_line(content), key),
-                )
-        return node
+            return _append(db, _key(db, owner, conversation_id), message, parent, turn)
+
+    def restore(
+        self,
+        owner: str,
+        messages: Iterable[Message],
+        title: str = "",
+        settings: Mapping[str, Any] | None = None,
+    ) -> str:
+        """A new conversation of these messages (an import, a fork); all of it or nothing."""
+        id = secrets.token_urlsafe(16)
+        with self._db.write() as db:
+            _create(db, owner, (id, title, "base"), settings or {})
+            key = _key(db, owner, id)
+            node = None
+            for message in messages:
+                node = _append(db, key, message, node, None)
+        return id
 
     def path(
         self, owner: str, conversation_id: str, leaf: int | None = None
@@ -263,16 +247,6 @@ class Store:
             for owner, id, node, model, yours, created in rows
         ]
 
-    def _contains(self, word: str) -> tuple[str, str]:
-        """A condition on a conversation with two values: a title pattern and this one's."""
-        title = "c.title LIKE ? ESCAPE '\\' OR "
-        if self._db.searchable and len(word) >= _TRIGRAM:
-            found = "c.key IN (SELECT n.conversation FROM search s JOIN nodes n ON n.id = s.rowid "
-            quoted = '"' + word.replace('"', '""') + '"'  # a phrase: nothing in it is syntax
-            return f"({title}{found} WHERE s.content MATCH ?))", quoted
-        found = "EXISTS (SELECT 1 FROM nodes n WHERE n.conversation = c.key "
-        return f"({title}{found} AND n.content LIKE ? ESCAPE '\\'))", _like(word)
-
 
 _PATH = """
 WITH RECURSIVE up (id, parent, depth) AS (
@@ -304,6 +278,49 @@ _OF_OWNER = """
 JOIN nodes n ON n.id = {0}.node JOIN conversations c ON c.key = n.conversation
 WHERE ? IS NULL OR c.owner = ? ORDER BY {0}.created, {0}.rowid
 """
+
+
+def _create(
+    db: sqlite3.Connection, owner: str, names: tuple[str, str, str], settings: Mapping[str, Any]
+) -> None:
+    """A conversation's row, unless the owner has one of that id; names are id, title, model."""
+    id, title, model = names
+    now = time.time()
+    db.execute(
+        "INSERT INTO conversations (owner, id, title, model, created, updated, settings) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (owner, id) DO NOTHING",
+        (owner, id, _title(title), model, now, now, records.pack_json(dict(settings))),
+    )
+
+
+def _append(
+    db: sqlite3.Connection,
+    key: int,
+    message: Message,
+    parent: int | None,
+    turn: TurnRecord | None,
+) -> int:
+    """A node's row; it becomes the leaf, its model the conversation's, its text a title."""
+    role, content, extra, ids = records.pack_message(message)
+    now = time.time()
+    said = _node(db, key, parent)[1] if parent is not None else 0
+    node = db.execute(
+        "INSERT INTO nodes (conversation, parent, turn, created, role, content, extra, ids)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (key, parent, said + (role == "user"), now, role, content, extra, ids),
+    ).lastrowid
+    assert node is not None
+    db.execute("UPDATE conversations SET leaf = ?, updated = ? WHERE key = ?", (node, now, key))
+    if turn is not None:
+        packed = records.pack_ids(turn.prompt), records.pack_ids(turn.produced)
+        db.execute("INSERT INTO turns VALUES (?, ?, ?, ?)", (node, *packed, turn.facts()))
+        db.execute("UPDATE conversations SET model = ? WHERE key = ?", (turn.model, key))
+    if role == "user":
+        db.execute(
+            "UPDATE conversations SET title = ? WHERE key = ? AND title = ''",
+            (_first_line(content), key),
+        )
+    return node
 
 
 def _key(db: sqlite3.Connection, owner: str, id: str) -> int:
@@ -352,7 +369,3 @@ def _title(text: str) -> str:
 def _first_line(text: str) -> str:
     words = _title(text)
     return words if len(words) <= 60 else words[:59].rstrip() + "…"
-
-
-def _like(word: str) -> str:
-    return "%" + re.sub(r"([\\%_])", r"\\\1", word) + "%"

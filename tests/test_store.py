@@ -160,6 +160,16 @@ def test_a_parent_of_another_conversation_is_not_found(store):
     assert store.path(ME, chat) == []
 
 
+def test_a_whole_conversation_is_restored_or_nothing(store):
+    chat = store.restore(ME, MESSAGES, "Imported", {"system": "s"})
+    assert [node.message for node in store.path(ME, chat)] == MESSAGES
+    assert store.settings(ME, chat) == {"system": "s"} and store.list(ME)[0].title == "Imported"
+    bad = Message("assistant", calls=(ToolCall("f", {"x": {1}}),))
+    with pytest.raises(BadRequest):
+        store.restore(ME, [user("a"), bad])
+    assert len(store.list(ME)) == 1
+
+
 # ---- the list ----------------------------------------------------------------------------
 
 
@@ -188,10 +198,9 @@ def test_the_first_question_becomes_the_title(store):
 
 
 @pytest.mark.parametrize("indexed", [True, False])
-def test_search_finds_words_in_titles_and_messages_of_any_branch(tmp_path, monkeypatch, indexed):
-    if not indexed:
-        monkeypatch.setattr(Store, "_contains", _without_index)
+def test_search_finds_words_in_titles_and_messages_of_any_branch(tmp_path, indexed):
     with Store(tmp_path / "chats.db") as store:
+        store._db.searchable &= indexed
         weather = store.create(ME, "Weather 100%")
         root, _ = grow(store, weather, "明天北京的天气怎么样", "Sunny, C:\\temp")
         store.append(ME, weather, say('Cloudy "now" a_b'), root)
@@ -215,11 +224,6 @@ def test_search_finds_words_in_titles_and_messages_of_any_branch(tmp_path, monke
             assert store.list(ME, nothing) == []
         assert {s.id for s in store.list(ME, "  ")} == {weather, other}
         assert store.list(ME, "' ; DROP TABLE nodes; -- \0 \ud800 " + "x" * 100_000) == []
-
-
-def _without_index(self, word, contains=Store._contains):
-    self._db.searchable = False
-    return contains(self, word)
 
 
 def test_a_deleted_message_is_not_found_by_search(store):
