@@ -1,0 +1,109 @@
+"""Answers with a model in this process: many requests share its steps (see `glm/scheduler.py`).
+
+    engine = LocalEngine(model, context=8192)
+    stream = engine.submit(Request(prompt, Sampling(temperature=0), stop=(2,)))
+    while chunks := stream.next(): ...
+
+`model` is a causal model of transformers; the engine does not load, move or convert it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from glm.engines.base import Chunk, Request
+from glm.errors import BadRequest, PromptTooLong
+from glm.job import Job
+from glm.messages import Usage
+from glm.sampler import Sampler
+from glm.sampling import validate
+from glm.scheduler import Limits, Scheduler
+
+SMALL = 50_000_000  # parameters below which more threads cost more than they bring
+
+
+class LocalStream:
+    """The answer to one request. Dropping the last reference closes it."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        weakref.finalize(self, job.abandon)
+
+    @property
+    def usage(self) -> Usage:
+        """Token counts so far."""
+        return self._job.usage
+
+    def next(self, timeout: float | None = None) -> list[Chunk]:
+        """What arrived, waiting up to `timeout` seconds; [] on timeout and after the end."""
+        return self._job.read(timeout)
+
+    def close(self) -> None:
+        """Stop: at most the step or prefill chunk that is running is still computed."""
+        self._job.cancel()
+
+
+class LocalEngine:
+    """Continues prompts with `model`; up to `slots` at once, `queue` more wait.
+
+    `context` is the number of tokens a prompt and its answer may have together. `threads` sets
+    torch's CPU threads for the worker; None takes 1 for a small model on the CPU (measured: two
+    are no faster) and leaves torch's own choice for the others.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        context: int,
+        slots: int = 8,
+        queue: int = 64,
+        prefill_chunk: int = 256,
+        threads: int | None = None,
+    ) -> None:
+        model.eval()
+        self.context = context
+        self.vocabulary: int = model.get_input_embeddings().num_embeddings
+        if threads is None and model.device.type == "cpu":
+            threads = 1 if sum(p.numel() for p in model.parameters()) < SMALL else None
+        self._scheduler = Scheduler(model, Limits(slots, queue, prefill_chunk, threads))
+        self._finalizer = weakref.finalize(self, self._scheduler.close, 5.0)
+
+    @property
+    def computed(self) -> int:
+        """How many prompt tokens were computed since the start (reused ones are not)."""
+        return self._scheduler.computed
+
+    def submit(self, request: Request) -> LocalStream:
+        """Queue a request and return at once.
+
+        Raises BadSampling, PromptTooLong or BadRequest before anything is computed, QueueFull
+        when too many wait, EngineError when the engine is closed.
+        """
+        validate(request.sampling, self.context)
+        self._check(request)
+        limit = min(request.sampling.max_tokens, self.context - len(request.prompt))
+        job = Job(request, Sampler(request.sampling, request.constraint), limit)
+        self._scheduler.submit(job)
+        return LocalStream(job)
+
+    def _check(self, request: Request) -> None:
+        size = len(request.prompt)
+        if not size:
+            raise BadRequest("the prompt is empty; send at least one token")
+        if size + 1 > self.context:
+            raise PromptTooLong(size, self.context)
+        if request.adapter is not None:
+            raise BadRequest(
+                f"no adapter {request.adapter!r} is loaded; this model has none"
+            )
+        for id in request.prompt:
+            if type(id) is not int or not 0 <= id < self.vocabulary:
+                raise BadRequest(
+                    f"{id!r} is not a token of this model; ids are 0 to {self.vocabulary - 1}"
+                )
+
+    def close(self) -> None:
+        """End the worker after its present step; open streams finish with "error"."""
+        self._scheduler.close()

@@ -1,0 +1,106 @@
+"""One request in flight: the worker writes ids into it, a stream reads them from any thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from glm.engines.base import Chunk, ChunkFinish, Request
+from glm.messages import Usage
+
+if TYPE_CHECKING:
+    from glm.sampler import Sampler
+    from glm.slots import Rows
+
+TOO_LATE = "the time limit passed before the answer was complete"
+
+
+class Job:
+    """What the worker knows of a request, and the ids on their way to its reader.
+
+    `ids` are the prompt and what was produced; the first `filled` of them are in the cache.
+    `limit` is the number of ids that may be produced.
+    """
+
+    def __init__(self, request: Request, sampler: Sampler, limit: int) -> None:
+        self.request, self.sampler, self.limit = request, sampler, limit
+        self.ids = list(request.prompt)
+        self.stop = frozenset(request.stop)
+        self.filled = 0
+        self.cached = 0
+        self.rows: Rows | None = None
+        self.started = 0.0
+        self.finished = False
+        self.abandoned = False
+        self._changed = threading.Condition()
+        self._ready: list[int] = []
+        self._last: Chunk | None = None
+
+    @property
+    def usage(self) -> Usage:
+        size = len(self.request.prompt)
+        return Usage(prompt=size, cached=self.cached, new=len(self.ids) - size)
+
+    def accept(self, id: int) -> bool:
+        """Take a new id; True when the answer goes on after it."""
+        with self._changed:
+            if self.finished:
+                return False
+            self.ids.append(id)
+            self._ready.append(id)
+            finish: ChunkFinish | None = None
+            if id in self.stop:
+                finish = "stop"
+            elif len(self.ids) - len(self.request.prompt) >= self.limit:
+                finish = "length"
+            if finish is not None:
+                self._finish(finish, "")
+            self._changed.notify_all()
+            return finish is None
+
+    def finish(self, finish: ChunkFinish, error: str = "") -> None:
+        """End the answer, once; later calls change nothing."""
+        with self._changed:
+            if not self.finished:
+                self._finish(finish, error)
+                self._changed.notify_all()
+
+    def _finish(self, finish: ChunkFinish, error: str) -> None:
+        self.finished = True
+        self._last = Chunk(finish=finish, error=error)
+
+    def cancel(self) -> None:
+        """The reader wants no more; the worker lets go before its next step."""
+        self.abandoned = True
+        self.finish("cancelled")
+
+    def abandon(self) -> None:
+        """`cancel` without a lock, for a reader that was garbage collected."""
+        self.abandoned = True
+
+    @property
+    def unwanted(self) -> bool:
+        """True when nothing more is to be computed."""
+        return self.finished or self.abandoned or self._late()
+
+    def _late(self) -> bool:
+        deadline = self.request.deadline
+        return deadline is not None and time.monotonic() >= deadline
+
+    def let_go(self) -> None:
+        """End an unwanted job."""
+        self.finish(
+            "cancelled", TOO_LATE if self._late() and not self.abandoned else ""
+        )
+
+    def read(self, timeout: float | None) -> list[Chunk]:
+        """What `Stream.next` returns."""
+        with self._changed:
+            if not self._ready and not self.finished:
+                self._changed.wait_for(lambda: self._ready or self.finished, timeout)
+            ids, self._ready = tuple(self._ready), []
+            last, self._last = self._last, None
+            if last is not None:
+                return [Chunk(ids, last.finish, last.error)]
+            return [Chunk(ids)] if ids else []

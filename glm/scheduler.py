@@ -1,0 +1,415 @@
+"""The one worker that owns the model: admits, prefills in chunks, decodes all live rows in a step.
+
+Each round admits waiting jobs into free slots, computes at most one prefill chunk and one decode
+step for every row that answers, whatever their lengths and ages. The cache of a finished answer
+is kept until its slot is needed. A failing step ends the answers that were in it and no others.
+In half precision the number of rows in a step changes the rounding; in fp32 answers do not
+depend on the company. It does not promise to interrupt a step that has begun.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from glm.errors import EngineError, QueueFull
+from glm.fair_queue import FairQueue
+from glm.job import Job
+from glm.sampler import choose
+from glm.slots import Kept, Rows, Shelf, longest
+
+log = logging.getLogger(__name__)
+
+CLOSED = "the model was closed while it answered"
+NOT_FINITE = "the model computed no finite number; its weights may be damaged, or the number type too small"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`slots` rows at once, `queue` waiting jobs, `prefill_chunk` prompt ids per round."""
+
+    slots: int = 8
+    queue: int = 64
+    prefill_chunk: int = 256
+    threads: int | None = None
+
+
+class Scheduler:
+    """Runs jobs on a model in a thread of its own. `computed` counts the prompt ids computed."""
+
+    def __init__(self, model: Any, limits: Limits) -> None:
+        self.model = model
+        self.limits = limits
+        self.device = next(model.parameters()).device
+        self.computed = 0
+        self.reuse = True
+        self._additive = model.config._attn_implementation == "eager"
+        self._last_only = (
+            "logits_to_keep" in inspect.signature(model.forward).parameters
+        )
+        self._waiting: FairQueue[Job] = FairQueue()
+        self._prefilling: deque[Job] = deque()
+        self._decoding: list[Job] = []  # row i of _batch belongs to job i
+        self._batch = Rows()
+        self._shelf = Shelf()
+        self._seconds = 2.0  # of one answer, a moving average
+        self._wake = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(
+            target=self._run, name="glm-engine", daemon=True
+        )
+        self._thread.start()
+
+    # ---- called from any thread ----------------------------------------------------------
+
+    def submit(self, job: Job) -> None:
+        """Queue a job. Raises QueueFull, and EngineError after `close`."""
+        with self._wake:
+            if self._closing:
+                raise EngineError("the engine is closed")
+            if len(self._waiting) >= self.limits.queue:
+                raise QueueFull(
+                    max(1.0, len(self._waiting) * self._seconds / self.limits.slots)
+                )
+            self._waiting.push(job.request.owner, job)
+            self._wake.notify()
+
+    def close(self, timeout: float | None = None) -> None:
+        """End the worker after its present step; every open job finishes with "error"."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout)
+
+    # ---- the worker ----------------------------------------------------------------------
+
+    def _run(self) -> None:
+        if self.limits.threads is not None:
+            torch.set_num_threads(self.limits.threads)
+        with torch.inference_mode():
+            while not self._closing:
+                try:
+                    self._round()
+                except (
+                    Exception
+                ) as error:  # the border of a request, whatever step it was in
+                    self._end_all(_sentence(error))
+        with self._wake:
+            waiting = self._waiting.remove(lambda job: True)
+        for job in waiting:
+            job.finish("error", CLOSED)
+        self._end_all(CLOSED)
+        self.model = None
+
+    def _round(self) -> None:
+        self._release()
+        self._admit()
+        if self._prefilling:
+            self._guarded(self._prefill, self._prefilling[0])
+        if self._decoding:
+            self._guarded(self._decode, *self._decoding)
+
+    def _admit(self) -> None:
+        """Take waiting jobs into free slots; sleep while there is nothing to do."""
+        with self._wake:
+            while not self._waiting and not self._prefilling and not self._decoding:
+                if self._closing:
+                    return
+                self._wake.wait()
+            unwanted = self._waiting.remove(lambda job: job.unwanted)
+            while self._waiting and self._busy < self.limits.slots:
+                job = self._waiting.pop()
+                job.started = time.monotonic()
+                self._prefilling.append(job)
+        for job in unwanted:
+            job.let_go()
+
+    @property
+    def _busy(self) -> int:
+        return len(self._prefilling) + len(self._decoding)
+
+    def _release(self) -> None:
+        for job in [*self._prefilling, *self._decoding]:
+            if job.unwanted:
+                job.let_go()
+                self._leave(job)
+
+    def _leave(self, job: Job) -> None:
+        """Free the job's slot and keep its cache."""
+        if job in self._prefilling:
+            self._prefilling.remove(job)
+            rows, job.rows = job.rows, None
+        else:
+            rows = self._take_row(self._decoding.index(job), job.filled)
+        spent = time.monotonic() - job.started
+        self._seconds += 0.2 * (spent - self._seconds)
+        if rows is not None and job.filled and self.reuse:
+            self._shelf.add(Kept(job.request.adapter, job.ids[: job.filled], rows))
+            self._make_room()
+
+    def _take_row(self, row: int, length: int) -> Rows:
+        """Take a row out of the batch; the last row moves into the gap."""
+        batch, last = self._batch, len(self._decoding) - 1
+        if last == 0:
+            self._batch = Rows()
+        rows = batch if last == 0 and batch.count == 1 else batch.copy(row, length)
+        if row != last:
+            batch.put(row, batch, last, self._decoding[last].filled)
+            self._decoding[row] = self._decoding[last]
+        self._decoding.pop()
+        return rows
+
+    def _make_room(self) -> None:
+        """Live rows and kept caches together are at most `slots`: drop what is over."""
+        while len(self._shelf) and self._full(0):
+            self._shelf.take(self._shelf.oldest)
+
+    def _full(self, more: int) -> bool:
+        live = len(self._decoding) + sum(
+            job.rows is not None for job in self._prefilling
+        )
+        return live + more + len(self._shelf) > self.limits.slots
+
+    # ---- one prefill chunk ---------------------------------------------------------------
+
+    def _prefill(self, job: Job) -> None:
+        """Compute the next chunk of the first prompt, then let the next prompt have its turn."""
+        rows = job.rows if job.rows is not None else self._open(job)
+        start, size = job.filled, len(job.ids)
+        stop = min(start + self.limits.prefill_chunk, size)
+        rows.reserve(1, size)
+        positions = torch.arange(start, stop, device=self.device)
+        mask = None
+        if start and stop - start > 1:
+            mask = (
+                torch.arange(stop, device=self.device) <= positions[:, None]
+            )  # (T, L)
+            mask = mask[None, None]
+        ids = torch.tensor([job.ids[start:stop]], device=self.device)
+        logits = self._forward(rows.one(0, start, stop), ids, positions[None], mask)
+        job.filled = stop
+        self.computed += stop - start
+        if stop < size:
+            self._prefilling.rotate(-1)
+        elif self._extend([job], logits):
+            self._prefilling.remove(job)
+            self._join(job, rows)
+
+    def _open(self, job: Job) -> Rows:
+        """The job's own cache, begun with what another one shares; the last id is always new."""
+        rows = Rows()
+        kept, length = (
+            self._shelf.best(job.request.adapter, job.ids) if self.reuse else (None, 0)
+        )
+        length = min(length, len(job.ids) - 1)
+        live, shared = self._live(job) if self.reuse else (None, 0)
+        shared = min(shared, len(job.ids) - 1)
+        if live is not None and shared > length:
+            length = shared
+            rows.put(0, *live, shared)
+        elif kept is not None and length and self._taken(kept, length):
+            rows = self._shelf.take(kept)
+        elif kept is not None and length:
+            rows.put(0, kept.rows, 0, length)
+            self._shelf.use(kept)
+        job.rows, job.filled, job.cached = rows, length, length
+        self._make_room()
+        return rows
+
+    def _taken(self, kept: Kept, length: int) -> bool:
+        """Whether to write on a kept cache itself: when that loses less than a slot's cache."""
+        lost = len(kept.ids) - length
+        return lost <= 1 or (self._full(1) and lost <= len(self._shelf.oldest.ids))
+
+    def _live(self, job: Job) -> tuple[tuple[Rows, int] | None, int]:
+        """The busy row that shares the longest beginning with the job; it is only copied from."""
+        candidates = [
+            (other.request.adapter, other.ids[: other.filled], (self._batch, row))
+            for row, other in enumerate(self._decoding)
+        ]
+        candidates += [
+            (other.request.adapter, other.ids[: other.filled], (other.rows, 0))
+            for other in self._prefilling
+            if other.rows is not None and other is not job
+        ]
+        return longest(candidates, job.request.adapter, job.ids)
+
+    def _join(self, job: Job, rows: Rows) -> None:
+        """Move a prefilled job into the batch."""
+        job.rows = None
+        row = len(self._decoding)
+        if row == 0:
+            self._batch = rows
+        else:
+            if self._batch.count <= row:
+                self._batch.reserve(min(2 * row, self.limits.slots), job.filled)
+            self._batch.put(row, rows, 0, job.filled)
+        self._decoding.append(job)
+
+    # ---- one decode step -----------------------------------------------------------------
+
+    def _decode(self, *jobs: Job) -> None:
+        """Compute one more id for every row."""
+        lengths = [len(job.ids) for job in jobs]
+        stop, count = max(lengths), len(jobs)
+        self._batch.reserve(count, stop)
+        ids = torch.tensor([[job.ids[-1]] for job in jobs], device=self.device)
+        if count == 1:
+            positions = torch.tensor([[stop - 1]], device=self.device)
+            rows, mask = self._batch.one(0, stop - 1, stop), None
+        else:
+            positions = torch.tensor(
+                [[length - 1] for length in lengths], device=self.device
+            )
+            rows = self._batch.all(positions[:, 0], stop)
+            mask = torch.arange(stop, device=self.device) <= positions  # (B, L)
+            mask = mask[:, None, None]
+        logits = self._forward(rows, ids, positions, mask)
+        for job, length in zip(jobs, lengths, strict=True):
+            job.filled = length
+        self._extend(jobs, logits)
+
+    def _forward(
+        self,
+        rows: Rows,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Logits of the last position in fp32 (B, V)."""
+        only = {"logits_to_keep": 1} if self._last_only else {}
+        if mask is not None and self._additive:
+            least = torch.finfo(self.model.dtype).min
+            mask = torch.zeros_like(mask, dtype=self.model.dtype).masked_fill(
+                ~mask, least
+            )
+        out = self.model(
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask=mask,
+            past_key_values=rows,
+            use_cache=False,
+            **only,
+        )
+        logits: torch.Tensor = out.logits[:, -1].float()
+        return logits
+
+    def _extend(self, jobs: Sequence[Job], logits: torch.Tensor) -> bool:
+        """Choose and deliver the next id of each job; True when all of them go on."""
+        if any(job.sampler.adjusts for job in jobs):
+            rows = [
+                self._adjusted(job, row) for job, row in zip(jobs, logits, strict=True)
+            ]
+            logits = torch.stack(rows)
+        going = True
+        for job, id in zip(
+            jobs, choose(logits, [job.sampler for job in jobs]), strict=True
+        ):
+            going = self._deliver(job, id) and going
+        return going
+
+    def _adjusted(self, job: Job, row: torch.Tensor) -> torch.Tensor:
+        try:
+            return job.sampler.adjust(row, job.ids)
+        except Exception as error:  # the constraint of one request: the others go on
+            log.exception("a constraint failed")
+            job.finish(
+                "error", f"the answer's constraint failed ({_first_line(error)})"
+            )
+            return row
+
+    def _deliver(self, job: Job, id: int | None) -> bool:
+        """Give a job its next id; True when it goes on."""
+        constraint = job.sampler.constraint
+        if job.finished:
+            return False
+        if id is None and constraint is None:
+            raise EngineError(NOT_FINITE)
+        if id is None:
+            job.finish("error", "the answer's constraint allows no token here")
+            return False
+        if constraint is not None:
+            try:
+                constraint.accept(id)
+            except Exception as error:  # as above
+                log.exception("a constraint failed")
+                job.finish(
+                    "error", f"the answer's constraint failed ({_first_line(error)})"
+                )
+                return False
+        return job.accept(id)
+
+    # ---- when a step raises --------------------------------------------------------------
+
+    def _guarded(self, step: Callable[..., None], *jobs: Job) -> None:
+        """Run a step. If it raises, its jobs end with a sentence and the others go on.
+
+        When memory is short the kept caches are given up first and the step is tried again.
+        """
+        try:
+            try:
+                step(*jobs)
+            except Exception as error:
+                if not (_out_of_memory(error) and len(self._shelf)):
+                    raise
+                log.warning("memory is full: dropped %d kept caches", len(self._shelf))
+                self._forget()
+                step(*jobs)
+        except Exception as error:  # the border of a request
+            log.exception("a step of the model failed")
+            self._end(jobs, _sentence(error))
+
+    def _end(self, jobs: Sequence[Job], sentence: str) -> None:
+        """End jobs with an error. No cache that a failed step may have touched is used again."""
+        for job in jobs:
+            job.finish("error", sentence)
+            job.rows = None
+            if job in self._prefilling:
+                self._prefilling.remove(job)
+        if any(job in self._decoding for job in jobs):
+            self._decoding.clear()
+            self._batch = Rows()
+        self._forget()
+
+    def _end_all(self, sentence: str) -> None:
+        self._end([*self._prefilling, *self._decoding], sentence)
+
+    def _forget(self) -> None:
+        """Drop every kept cache."""
+        self._shelf.clear()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in str(error).lower()
+        or "can't allocate memory" in str(error).lower()
+    )
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().split("\n")[0][:200]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, EngineError):
+        return str(error)
+    if _out_of_memory(error):
+        return (
+            "the memory is full; shorten the conversation, "
+            "or open a smaller model or one with a smaller number type"
+        )
+    return f"the model failed while it answered ({_first_line(error)})"
