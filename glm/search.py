@@ -12,6 +12,7 @@ import re
 from glm.records import valid_text
 
 WORDS = 8  # words of a query that count
+LENGTH = 1000  # characters of it that count; SQLite takes no pattern over 50,000
 _TRIGRAM = 3  # shorter words are not in the index
 
 
@@ -19,7 +20,7 @@ def conditions(query: str, indexed: bool) -> tuple[list[str], list[str]]:
     """(conditions on a conversation `c`, their values) for one query."""
     found: list[str] = []
     values: list[str] = []
-    for word in valid_text(query).split()[:WORDS]:
+    for word in valid_text(query[:LENGTH]).split()[:WORDS]:
         if indexed and len(word) >= _TRIGRAM:
             message = (
                 "c.key IN (SELECT n.conversation FROM search s JOIN nodes n ON n.id = s.rowid "

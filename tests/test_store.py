@@ -223,7 +223,8 @@ def test_search_finds_words_in_titles_and_messages_of_any_branch(tmp_path, index
         for nothing in ["sunny rain", "axb", "100_", '" OR "', "a* NEAR(", "content:x", "明年北京"]:
             assert store.list(ME, nothing) == []
         assert {s.id for s in store.list(ME, "  ")} == {weather, other}
-        assert store.list(ME, "' ; DROP TABLE nodes; -- \0 \ud800 " + "x" * 100_000) == []
+        assert store.list(ME, "' ; DROP TABLE nodes; -- \0 \ud800 ") == []
+        assert store.list(ME, "x" * 100_000) == []
 
 
 def test_a_deleted_message_is_not_found_by_search(store):
