@@ -47,7 +47,9 @@ class Chunk:
 class Stream(Protocol):
     """What `Engine.submit` returns. All methods are thread-safe; `close` is idempotent."""
 
-    usage: Usage
+    @property
+    def usage(self) -> Usage:
+        """Token counts so far."""
 
     def next(self, timeout: float | None = None) -> list[Chunk]:
         """Chunks that arrived, waiting up to `timeout` seconds for the first; [] on timeout.
@@ -62,7 +64,9 @@ class Stream(Protocol):
 class Engine(Protocol):
     """Something that continues prompts."""
 
-    context: int
+    @property
+    def context(self) -> int:
+        """How many tokens prompt and answer may have together."""
 
     def submit(self, request: Request) -> Stream:
         """Queue a request and return at once.
