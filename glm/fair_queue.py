@@ -37,9 +37,7 @@ class FairQueue(Generic[T]):
 
     def remove(self, unwanted: Callable[[T], bool]) -> list[T]:
         """Take out and return every item that `unwanted` is true of."""
-        out = [
-            item for items in self._owners.values() for item in items if unwanted(item)
-        ]
+        out = [item for items in self._owners.values() for item in items if unwanted(item)]
         if out:
             gone = set(map(id, out))
             for owner, items in list(self._owners.items()):

@@ -90,9 +90,7 @@ class Job:
 
     def let_go(self) -> None:
         """End an unwanted job."""
-        self.finish(
-            "cancelled", TOO_LATE if self._late() and not self.abandoned else ""
-        )
+        self.finish("cancelled", TOO_LATE if self._late() and not self.abandoned else "")
 
     def read(self, timeout: float | None) -> list[Chunk]:
         """What `Stream.next` returns."""

@@ -34,9 +34,7 @@ class Constraint(Protocol):
 class Sampler:
     """The state of one request's choices."""
 
-    def __init__(
-        self, sampling: Sampling, constraint: Constraint | None = None
-    ) -> None:
+    def __init__(self, sampling: Sampling, constraint: Constraint | None = None) -> None:
         self.sampling = sampling
         self.constraint = constraint
         self.greedy = sampling.temperature < COLD
@@ -52,9 +50,7 @@ class Sampler:
                 self._seen = torch.zeros(row.shape, dtype=torch.bool, device=row.device)
                 self._seen[torch.tensor(ids, device=row.device)] = True
             self._seen[ids[-1]] = True
-            row = torch.where(
-                self._seen, torch.where(row < 0, row * penalty, row / penalty), row
-            )
+            row = torch.where(self._seen, torch.where(row < 0, row * penalty, row / penalty), row)
         if self.constraint is not None:
             row = self.constraint.mask(row)
         return row
@@ -79,9 +75,7 @@ def choose(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[int | None
 
 def _draw(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[int]:
     """One id per row of `logits` (R, V). Most rows are settled by their few likeliest ids."""
-    heat = torch.tensor(
-        [[s.sampling.temperature] for s in samplers], device=logits.device
-    )
+    heat = torch.tensor([[s.sampling.temperature] for s in samplers], device=logits.device)
     scores = logits / heat
     values, order = scores.topk(min(CANDIDATES, scores.shape[-1]))  # (R, W), falling
     shares = torch.exp(values - torch.logsumexp(scores, dim=-1, keepdim=True)).tolist()
@@ -96,9 +90,7 @@ def _draw(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[int]:
     return ids
 
 
-def _place(
-    shares: list[float], sampling: Sampling, uniform: float, vocabulary: int
-) -> int | None:
+def _place(shares: list[float], sampling: Sampling, uniform: float, vocabulary: int) -> int | None:
     """Which of the likeliest ids to take, by inverting the cumulative sum of the kept ones.
 
     `shares` are their probabilities, falling. None when the kept set may reach beyond them.
@@ -121,11 +113,7 @@ def _draw_from_all(scores: torch.Tensor, sampling: Sampling, uniform: float) -> 
     if sampling.top_k or sampling.top_p < 1:
         shares, order = shares.sort(descending=True)
     sums = shares[: sampling.top_k or None].cumsum(dim=-1)
-    kept = (
-        int(torch.searchsorted(sums, sampling.top_p * sums[-1:])) + 1
-        if order is not None
-        else 0
-    )
+    kept = int(torch.searchsorted(sums, sampling.top_p * sums[-1:])) + 1 if order is not None else 0
     kept = min(kept or len(sums), len(sums))
     place = int(torch.searchsorted(sums, uniform * sums[kept - 1 : kept], right=True))
     place = min(place, kept - 1)

@@ -26,9 +26,7 @@ class Range:
     open_low: bool = False
 
     def __contains__(self, value: object) -> bool:
-        if isinstance(value, bool) or not isinstance(
-            value, int if self.whole else (int, float)
-        ):
+        if isinstance(value, bool) or not isinstance(value, int if self.whole else (int, float)):
             return False
         above = self.low < value if self.open_low else self.low <= value
         return above and value <= self.high and (self.whole or math.isfinite(value))
@@ -57,12 +55,8 @@ def validate(sampling: Sampling, context: int) -> None:
     ]
     seed, stop = sampling.seed, sampling.stop
     if seed is not None and seed not in Range(*SEEDS, whole=True):
-        problems.append(
-            f"seed is {_shown(seed)}; allowed: a whole number of 64 bits, or none"
-        )
-    if not isinstance(stop, tuple | list) or not all(
-        isinstance(s, str) and s for s in stop
-    ):
+        problems.append(f"seed is {_shown(seed)}; allowed: a whole number of 64 bits, or none")
+    if not isinstance(stop, tuple | list) or not all(isinstance(s, str) and s for s in stop):
         problems.append(f"stop is {_shown(stop)}; allowed: texts that are not empty")
     elif len(stop) > MAX_STOPS:
         problems.append(f"stop has {len(stop)} texts; allowed: at most {MAX_STOPS}")

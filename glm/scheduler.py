@@ -13,7 +13,6 @@ import inspect
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,22 +23,29 @@ from glm.errors import EngineError, QueueFull
 from glm.fair_queue import FairQueue
 from glm.job import Job
 from glm.sampler import choose
-from glm.slots import Kept, Rows, Shelf, longest
+from glm.rows import Rows
+from glm.slots import Slots
 
 log = logging.getLogger(__name__)
 
 CLOSED = "the model was closed while it answered"
-NOT_FINITE = "the model computed no finite number; its weights may be damaged, or the number type too small"
+NOT_FINITE = (
+    "the model computed no finite number; its weights may be damaged, or the number type too small"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`slots` rows at once, `queue` waiting jobs, `prefill_chunk` prompt ids per round."""
+    """`slots` rows at once, `queue` waiting jobs, `prefill_chunk` prompt ids per round.
+
+    `reuse` off computes every prompt from its first id, to compare with.
+    """
 
     slots: int = 8
     queue: int = 64
     prefill_chunk: int = 256
     threads: int | None = None
+    reuse: bool = True
 
 
 class Scheduler:
@@ -50,22 +56,14 @@ class Scheduler:
         self.limits = limits
         self.device = next(model.parameters()).device
         self.computed = 0
-        self.reuse = True
         self._additive = model.config._attn_implementation == "eager"
-        self._last_only = (
-            "logits_to_keep" in inspect.signature(model.forward).parameters
-        )
+        self._last_only = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._waiting: FairQueue[Job] = FairQueue()
-        self._prefilling: deque[Job] = deque()
-        self._decoding: list[Job] = []  # row i of _batch belongs to job i
-        self._batch = Rows()
-        self._shelf = Shelf()
+        self._slots = Slots(limits.slots, limits.reuse)
         self._seconds = 2.0  # of one answer, a moving average
         self._wake = threading.Condition()
         self._closing = False
-        self._thread = threading.Thread(
-            target=self._run, name="glm-engine", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, name="glm-engine", daemon=True)
         self._thread.start()
 
     # ---- called from any thread ----------------------------------------------------------
@@ -76,9 +74,7 @@ class Scheduler:
             if self._closing:
                 raise EngineError("the engine is closed")
             if len(self._waiting) >= self.limits.queue:
-                raise QueueFull(
-                    max(1.0, len(self._waiting) * self._seconds / self.limits.slots)
-                )
+                raise QueueFull(max(1.0, len(self._waiting) * self._seconds / self.limits.slots))
             self._waiting.push(job.request.owner, job)
             self._wake.notify()
 
@@ -99,161 +95,63 @@ class Scheduler:
             while not self._closing:
                 try:
                     self._round()
-                except (
-                    Exception
-                ) as error:  # the border of a request, whatever step it was in
-                    self._end_all(_sentence(error))
+                except Exception as error:  # the border of a request, whatever step it was in
+                    log.exception("a round of the engine failed")
+                    self._end(self._slots.jobs, _sentence(error))
         with self._wake:
             waiting = self._waiting.remove(lambda job: True)
         for job in waiting:
             job.finish("error", CLOSED)
-        self._end_all(CLOSED)
+        self._end(self._slots.jobs, CLOSED)
+        self._forget()
         self.model = None
 
     def _round(self) -> None:
-        self._release()
+        for job in self._slots.jobs:
+            if job.unwanted:
+                job.let_go()
+                self._slots.leave(job)
+                self._seconds += 0.2 * (time.monotonic() - job.started - self._seconds)
         self._admit()
-        if self._prefilling:
-            self._guarded(self._prefill, self._prefilling[0])
-        if self._decoding:
-            self._guarded(self._decode, *self._decoding)
+        if self._slots.prefilling:
+            self._guarded(self._prefill, self._slots.prefilling[0])
+        if self._slots.decoding:
+            self._guarded(self._decode, *self._slots.decoding)
 
     def _admit(self) -> None:
         """Take waiting jobs into free slots; sleep while there is nothing to do."""
         with self._wake:
-            while not self._waiting and not self._prefilling and not self._decoding:
-                if self._closing:
-                    return
+            while not (self._waiting or self._slots.jobs or self._closing):
                 self._wake.wait()
             unwanted = self._waiting.remove(lambda job: job.unwanted)
-            while self._waiting and self._busy < self.limits.slots:
+            while self._waiting and self._slots.free:
                 job = self._waiting.pop()
                 job.started = time.monotonic()
-                self._prefilling.append(job)
+                self._slots.prefilling.append(job)
         for job in unwanted:
             job.let_go()
-
-    @property
-    def _busy(self) -> int:
-        return len(self._prefilling) + len(self._decoding)
-
-    def _release(self) -> None:
-        for job in [*self._prefilling, *self._decoding]:
-            if job.unwanted:
-                job.let_go()
-                self._leave(job)
-
-    def _leave(self, job: Job) -> None:
-        """Free the job's slot and keep its cache."""
-        if job in self._prefilling:
-            self._prefilling.remove(job)
-            rows, job.rows = job.rows, None
-        else:
-            rows = self._take_row(self._decoding.index(job), job.filled)
-        spent = time.monotonic() - job.started
-        self._seconds += 0.2 * (spent - self._seconds)
-        if rows is not None and job.filled and self.reuse:
-            self._shelf.add(Kept(job.request.adapter, job.ids[: job.filled], rows))
-            self._make_room()
-
-    def _take_row(self, row: int, length: int) -> Rows:
-        """Take a row out of the batch; the last row moves into the gap."""
-        batch, last = self._batch, len(self._decoding) - 1
-        if last == 0:
-            self._batch = Rows()
-        rows = batch if last == 0 and batch.count == 1 else batch.copy(row, length)
-        if row != last:
-            batch.put(row, batch, last, self._decoding[last].filled)
-            self._decoding[row] = self._decoding[last]
-        self._decoding.pop()
-        return rows
-
-    def _make_room(self) -> None:
-        """Live rows and kept caches together are at most `slots`: drop what is over."""
-        while len(self._shelf) and self._full(0):
-            self._shelf.take(self._shelf.oldest)
-
-    def _full(self, more: int) -> bool:
-        live = len(self._decoding) + sum(
-            job.rows is not None for job in self._prefilling
-        )
-        return live + more + len(self._shelf) > self.limits.slots
 
     # ---- one prefill chunk ---------------------------------------------------------------
 
     def _prefill(self, job: Job) -> None:
         """Compute the next chunk of the first prompt, then let the next prompt have its turn."""
-        rows = job.rows if job.rows is not None else self._open(job)
+        rows = job.rows if job.rows is not None else self._slots.open(job)
         start, size = job.filled, len(job.ids)
         stop = min(start + self.limits.prefill_chunk, size)
         rows.reserve(1, size)
         positions = torch.arange(start, stop, device=self.device)
         mask = None
         if start and stop - start > 1:
-            mask = (
-                torch.arange(stop, device=self.device) <= positions[:, None]
-            )  # (T, L)
+            mask = torch.arange(stop, device=self.device) <= positions[:, None]  # (T, L)
             mask = mask[None, None]
         ids = torch.tensor([job.ids[start:stop]], device=self.device)
         logits = self._forward(rows.one(0, start, stop), ids, positions[None], mask)
         job.filled = stop
         self.computed += stop - start
         if stop < size:
-            self._prefilling.rotate(-1)
+            self._slots.prefilling.rotate(-1)
         elif self._extend([job], logits):
-            self._prefilling.remove(job)
-            self._join(job, rows)
-
-    def _open(self, job: Job) -> Rows:
-        """The job's own cache, begun with what another one shares; the last id is always new."""
-        rows = Rows()
-        kept, length = (
-            self._shelf.best(job.request.adapter, job.ids) if self.reuse else (None, 0)
-        )
-        length = min(length, len(job.ids) - 1)
-        live, shared = self._live(job) if self.reuse else (None, 0)
-        shared = min(shared, len(job.ids) - 1)
-        if live is not None and shared > length:
-            length = shared
-            rows.put(0, *live, shared)
-        elif kept is not None and length and self._taken(kept, length):
-            rows = self._shelf.take(kept)
-        elif kept is not None and length:
-            rows.put(0, kept.rows, 0, length)
-            self._shelf.use(kept)
-        job.rows, job.filled, job.cached = rows, length, length
-        self._make_room()
-        return rows
-
-    def _taken(self, kept: Kept, length: int) -> bool:
-        """Whether to write on a kept cache itself: when that loses less than a slot's cache."""
-        lost = len(kept.ids) - length
-        return lost <= 1 or (self._full(1) and lost <= len(self._shelf.oldest.ids))
-
-    def _live(self, job: Job) -> tuple[tuple[Rows, int] | None, int]:
-        """The busy row that shares the longest beginning with the job; it is only copied from."""
-        candidates = [
-            (other.request.adapter, other.ids[: other.filled], (self._batch, row))
-            for row, other in enumerate(self._decoding)
-        ]
-        candidates += [
-            (other.request.adapter, other.ids[: other.filled], (other.rows, 0))
-            for other in self._prefilling
-            if other.rows is not None and other is not job
-        ]
-        return longest(candidates, job.request.adapter, job.ids)
-
-    def _join(self, job: Job, rows: Rows) -> None:
-        """Move a prefilled job into the batch."""
-        job.rows = None
-        row = len(self._decoding)
-        if row == 0:
-            self._batch = rows
-        else:
-            if self._batch.count <= row:
-                self._batch.reserve(min(2 * row, self.limits.slots), job.filled)
-            self._batch.put(row, rows, 0, job.filled)
-        self._decoding.append(job)
+            self._slots.join(job)
 
     # ---- one decode step -----------------------------------------------------------------
 
@@ -261,16 +159,15 @@ class Scheduler:
         """Compute one more id for every row."""
         lengths = [len(job.ids) for job in jobs]
         stop, count = max(lengths), len(jobs)
-        self._batch.reserve(count, stop)
+        batch = self._slots.batch
+        batch.reserve(count, stop)
         ids = torch.tensor([[job.ids[-1]] for job in jobs], device=self.device)
         if count == 1:
             positions = torch.tensor([[stop - 1]], device=self.device)
-            rows, mask = self._batch.one(0, stop - 1, stop), None
+            rows, mask = batch.one(0, stop - 1, stop), None
         else:
-            positions = torch.tensor(
-                [[length - 1] for length in lengths], device=self.device
-            )
-            rows = self._batch.all(positions[:, 0], stop)
+            positions = torch.tensor([[length - 1] for length in lengths], device=self.device)
+            rows = batch.all(positions[:, 0], stop)
             mask = torch.arange(stop, device=self.device) <= positions  # (B, L)
             mask = mask[:, None, None]
         logits = self._forward(rows, ids, positions, mask)
@@ -289,9 +186,7 @@ class Scheduler:
         only = {"logits_to_keep": 1} if self._last_only else {}
         if mask is not None and self._additive:
             least = torch.finfo(self.model.dtype).min
-            mask = torch.zeros_like(mask, dtype=self.model.dtype).masked_fill(
-                ~mask, least
-            )
+            mask = torch.zeros_like(mask, dtype=self.model.dtype).masked_fill(~mask, least)
         out = self.model(
             input_ids=ids,
             position_ids=positions,
@@ -306,14 +201,10 @@ class Scheduler:
     def _extend(self, jobs: Sequence[Job], logits: torch.Tensor) -> bool:
         """Choose and deliver the next id of each job; True when all of them go on."""
         if any(job.sampler.adjusts for job in jobs):
-            rows = [
-                self._adjusted(job, row) for job, row in zip(jobs, logits, strict=True)
-            ]
+            rows = [self._adjusted(job, row) for job, row in zip(jobs, logits, strict=True)]
             logits = torch.stack(rows)
         going = True
-        for job, id in zip(
-            jobs, choose(logits, [job.sampler for job in jobs]), strict=True
-        ):
+        for job, id in zip(jobs, choose(logits, [job.sampler for job in jobs]), strict=True):
             going = self._deliver(job, id) and going
         return going
 
@@ -322,9 +213,7 @@ class Scheduler:
             return job.sampler.adjust(row, job.ids)
         except Exception as error:  # the constraint of one request: the others go on
             log.exception("a constraint failed")
-            job.finish(
-                "error", f"the answer's constraint failed ({_first_line(error)})"
-            )
+            job.finish("error", f"the answer's constraint failed ({_first_line(error)})")
             return row
 
     def _deliver(self, job: Job, id: int | None) -> bool:
@@ -342,9 +231,7 @@ class Scheduler:
                 constraint.accept(id)
             except Exception as error:  # as above
                 log.exception("a constraint failed")
-                job.finish(
-                    "error", f"the answer's constraint failed ({_first_line(error)})"
-                )
+                job.finish("error", f"the answer's constraint failed ({_first_line(error)})")
                 return False
         return job.accept(id)
 
@@ -359,43 +246,32 @@ class Scheduler:
             try:
                 step(*jobs)
             except Exception as error:
-                if not (_out_of_memory(error) and len(self._shelf)):
+                if not (_out_of_memory(error) and self._forget()):
                     raise
-                log.warning("memory is full: dropped %d kept caches", len(self._shelf))
-                self._forget()
+                log.warning("memory is full: dropped the kept caches")
                 step(*jobs)
         except Exception as error:  # the border of a request
             log.exception("a step of the model failed")
             self._end(jobs, _sentence(error))
 
     def _end(self, jobs: Sequence[Job], sentence: str) -> None:
-        """End jobs with an error. No cache that a failed step may have touched is used again."""
+        self._slots.drop(jobs)
         for job in jobs:
             job.finish("error", sentence)
-            job.rows = None
-            if job in self._prefilling:
-                self._prefilling.remove(job)
-        if any(job in self._decoding for job in jobs):
-            self._decoding.clear()
-            self._batch = Rows()
-        self._forget()
 
-    def _end_all(self, sentence: str) -> None:
-        self._end([*self._prefilling, *self._decoding], sentence)
-
-    def _forget(self) -> None:
-        """Drop every kept cache."""
-        self._shelf.clear()
+    def _forget(self) -> bool:
+        """Drop every kept cache; True when there was one."""
+        count = self._slots.forget()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+        return count > 0
 
 
 def _out_of_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and (
-        "out of memory" in str(error).lower()
-        or "can't allocate memory" in str(error).lower()
+        "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower()
     )
 
 

@@ -1,186 +1,164 @@
-"""Keys and values of rows of ids: the cache the model writes into, and the caches kept for later.
+"""Who has which cache: prompts being read, rows that answer, and answers kept for the next turn.
 
-`Rows` has the few methods of transformers' Cache that the models call. `Shelf` keeps the rows of
-finished answers, so that the next turn of a conversation computes only what is new.
+A job has a cache of its own while its prompt is computed and a row of the common batch while it
+answers. Afterwards the cache is kept, so that the next turn of a conversation computes only what
+is new; live and kept together are at most `count`, the least recently used are dropped. A cache in
+use is only ever copied from. Not thread-safe: only the worker of the scheduler is in here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections import deque
+from collections.abc import Collection, Sequence
 
-import torch
-
-BLOCK = 256  # positions are allocated in multiples of this
-
-
-class Rows:
-    """The cache of `count` rows that are computed together, one (count, heads, L, D) pair a layer.
-
-    Grows when `reserve` asks for it. Before each forward call `one` or `all` says what is written.
-    Fresh memory is zeroed: a masked NaN would still reach the sum.
-    """
-
-    is_compileable = False
-
-    def __init__(self) -> None:
-        self.keys: list[torch.Tensor] = []
-        self.values: list[torch.Tensor] = []
-        self._size = (1, BLOCK)
-        self._row, self._rows = 0, 1
-        self._start, self._stop = 0, 0
-        self._where: tuple[torch.Tensor, torch.Tensor] | None = None
-
-    def reserve(self, count: int, length: int) -> None:
-        """Make room for `count` rows of `length` positions; what is there stays."""
-        rows, positions = self._size
-        if count > rows or length > positions:
-            self._size = max(count, rows), max(-(-length // BLOCK) * BLOCK, positions)
-        size = self._size
-        for held in (self.keys, self.values):
-            if (
-                held and (held[-1].shape[0], held[-1].shape[2]) != size
-            ):  # the last to be replaced
-                for i, old in enumerate(held):
-                    held[i] = self._room(old)
-                    held[i][: old.shape[0], :, : old.shape[2]] = old
-
-    def _room(self, like: torch.Tensor) -> torch.Tensor:
-        count, length = self._size
-        shape = (count, like.shape[1], length, like.shape[3])
-        return torch.zeros(shape, dtype=like.dtype, device=like.device)
-
-    def one(self, row: int, start: int, stop: int) -> Rows:
-        """The next call computes positions start..stop of one row."""
-        self._row, self._rows, self._start, self._stop = row, 1, start, stop
-        self._where = None
-        return self
-
-    def all(self, positions: torch.Tensor, stop: int) -> Rows:
-        """The next call computes one position of each of the first rows: `positions` (B,)."""
-        self._row, self._rows, self._start, self._stop = (
-            0,
-            len(positions),
-            stop - 1,
-            stop,
-        )
-        self._where = torch.arange(len(positions), device=positions.device), positions
-        return self
-
-    def update(
-        self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any, **__: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write what was computed (B, heads, T, D), return everything up to the last position."""
-        if layer == len(self.keys):
-            self.keys.append(self._room(keys))
-            self.values.append(self._room(values))
-        rows, stop = slice(self._row, self._row + self._rows), self._stop
-        out = []
-        for held, new in ((self.keys[layer], keys), (self.values[layer], values)):
-            if self._where is None:
-                held[rows, :, self._start : stop] = new
-            else:
-                held[self._where[0], :, self._where[1]] = new[:, :, 0]
-            out.append(held[rows, :, :stop])
-        return out[0], out[1]
-
-    def get_seq_length(self, *_: Any) -> int:
-        return self._start
-
-    def get_query_offset(self, *_: Any) -> int:
-        return self._start
-
-    def get_mask_sizes(self, *_: Any) -> tuple[int, int]:
-        return self._stop, 0
-
-    def put(self, row: int, other: Rows, other_row: int, length: int) -> None:
-        """Copy `length` positions of a row of `other` (this one may be meant) into `row`."""
-        self.reserve(row + 1, length)
-        pairs = ((self.keys, other.keys), (self.values, other.values))
-        for mine, theirs in pairs:
-            for layer, source in enumerate(theirs):
-                if layer == len(mine):
-                    mine.append(self._room(source))
-                mine[layer][row, :, :length] = source[other_row, :, :length]
-
-    def copy(self, row: int, length: int) -> Rows:
-        """A cache of its own with `length` positions of one row."""
-        out = Rows()
-        out.put(0, self, row, length)
-        return out
-
-    @property
-    def count(self) -> int:
-        """How many rows have room."""
-        return self._size[0]
+from glm.job import Job
+from glm.rows import Rows
 
 
 class Kept:
     """The cache of ids that were computed under an adapter and are not in use now."""
 
-    def __init__(self, adapter: str | None, ids: Sequence[int], rows: Rows) -> None:
-        self.adapter, self.ids, self.rows = adapter, list(ids), rows
+    def __init__(self, adapter: str | None, ids: list[int], rows: Rows) -> None:
+        self.adapter, self.ids, self.rows = adapter, ids, rows
 
 
-class Shelf:
-    """Kept caches, the least recently used first."""
+class Slots:
+    """`prefilling` jobs in turn, `decoding` jobs (job i has row i of `batch`), and kept caches."""
 
-    def __init__(self) -> None:
-        self._kept: list[Kept] = []
+    def __init__(self, count: int, reuse: bool = True) -> None:
+        self.count, self.reuse = count, reuse
+        self.prefilling: deque[Job] = deque()
+        self.decoding: list[Job] = []
+        self.batch = Rows()
+        self._kept: list[Kept] = []  # the least recently used first
 
-    def __len__(self) -> int:
-        return len(self._kept)
+    @property
+    def jobs(self) -> list[Job]:
+        return [*self.prefilling, *self.decoding]
 
-    def add(self, kept: Kept) -> None:
-        """Keep a cache; one that is only the beginning of it is dropped."""
-        size = len(kept.ids)
+    @property
+    def free(self) -> int:
+        return self.count - len(self.prefilling) - len(self.decoding)
+
+    # ---- the way of a job ----------------------------------------------------------------
+
+    def open(self, job: Job) -> Rows:
+        """Give a job its cache, begun with what another one shares; the last id is always new."""
+        rows, length = self._shared(job) if self.reuse else (Rows(), 0)
+        job.rows, job.filled, job.cached = rows, length, length
+        self._trim()
+        return rows
+
+    def join(self, job: Job) -> None:
+        """Move a job whose prompt is computed into the batch."""
+        rows, row = job.rows, len(self.decoding)
+        if rows is None:
+            raise ValueError("the job has no cache")
+        if row == 0:
+            self.batch = rows
+        else:
+            if self.batch.count <= row:
+                self.batch.reserve(min(2 * row, self.count), job.filled)
+            self.batch.put(row, rows, 0, job.filled)
+        job.rows = None
+        self.prefilling.remove(job)
+        self.decoding.append(job)
+
+    def leave(self, job: Job) -> None:
+        """Free a job's slot and keep its cache."""
+        if job in self.prefilling:
+            self.prefilling.remove(job)
+            rows, job.rows = job.rows, None
+        else:
+            rows = self._take_row(self.decoding.index(job), job.filled)
+        if rows is not None and job.filled and self.reuse:
+            self._keep(Kept(job.request.adapter, job.ids[: job.filled], rows))
+            self._trim()
+
+    def drop(self, jobs: Collection[Job]) -> None:
+        """Free the slots of jobs whose step failed; the batch, if it was in it, is not used again."""
+        for job in jobs:
+            job.rows = None
+            if job in self.prefilling:
+                self.prefilling.remove(job)
+        if any(job in jobs for job in self.decoding):
+            self.decoding.clear()
+            self.batch = Rows()
+
+    def forget(self) -> int:
+        """Drop every kept cache; how many there were."""
+        count = len(self._kept)
+        self._kept.clear()
+        return count
+
+    # ---- rows and kept caches ------------------------------------------------------------
+
+    def _take_row(self, row: int, length: int) -> Rows:
+        """Take a row out of the batch; the last row moves into the gap."""
+        batch, last = self.batch, len(self.decoding) - 1
+        rows = batch if last == 0 and batch.count == 1 else batch.copy(row, length)
+        if last == 0:
+            self.batch = Rows()
+        elif row != last:
+            batch.put(row, batch, last, self.decoding[last].filled)
+            self.decoding[row] = self.decoding[last]
+        self.decoding.pop()
+        return rows
+
+    def _shared(self, job: Job) -> tuple[Rows, int]:
+        """A cache with the longest beginning that a kept or a busy one has in common with a job."""
+        most, kept, busy = 0, None, None
+        for one in self._kept:
+            if one.adapter == job.request.adapter and (same := common(one.ids, job.ids)) > most:
+                most, kept = same, one
+        for other in self.jobs:
+            if other is not job and other.request.adapter == job.request.adapter:
+                same = min(common(other.ids, job.ids), other.filled)
+                if same > most:
+                    most, busy = same, other
+        length = min(most, len(job.ids) - 1)
+        rows = Rows()
+        if length and busy is not None:
+            if busy.rows is not None:
+                rows.put(0, busy.rows, 0, length)
+            else:
+                rows.put(0, self.batch, self.decoding.index(busy), length)
+        elif length and kept is not None:
+            self._kept.remove(kept)
+            if self._better_taken(kept, length):
+                return kept.rows, length
+            rows.put(0, kept.rows, 0, length)
+            self._kept.append(kept)
+        return rows, length
+
+    def _better_taken(self, kept: Kept, length: int) -> bool:
+        """Whether writing on a kept cache loses less than copying it, which may cost a slot."""
+        lost = len(kept.ids) - length
+        if lost <= 1:
+            return True
+        full = self._live + 2 + len(self._kept) > self.count
+        return full and (not self._kept or lost <= len(self._kept[0].ids))
+
+    def _keep(self, new: Kept) -> None:
+        """Keep a cache; those that are only a beginning of it are dropped."""
         self._kept = [
             old
             for old in self._kept
-            if old.adapter != kept.adapter
-            or len(old.ids) > size
-            or common(old.ids, kept.ids) < len(old.ids)
+            if old.adapter != new.adapter or common(old.ids, new.ids) < len(old.ids)
         ]
-        self._kept.append(kept)
-
-    def best(self, adapter: str | None, ids: Sequence[int]) -> tuple[Kept | None, int]:
-        """The kept cache that shares the longest beginning with `ids`, and how long that is."""
-        return longest(((k.adapter, k.ids, k) for k in self._kept), adapter, ids)
-
-    def use(self, kept: Kept) -> None:
-        """Mark as used just now."""
-        self._kept.remove(kept)
-        self._kept.append(kept)
-
-    def take(self, kept: Kept) -> Rows:
-        """Remove from the shelf: the caller writes on it."""
-        self._kept.remove(kept)
-        return kept.rows
+        self._kept.append(new)
 
     @property
-    def oldest(self) -> Kept:
-        """The one that was not used for the longest time."""
-        return self._kept[0]
+    def _live(self) -> int:
+        return len(self.decoding) + sum(job.rows is not None for job in self.prefilling)
 
-    def clear(self) -> None:
-        self._kept.clear()
-
-
-def longest(
-    candidates: Any, adapter: str | None, ids: Sequence[int]
-) -> tuple[Any, int]:
-    """Of (adapter, ids, thing) the thing with the longest common beginning, and its length."""
-    found, length = None, 0
-    for key, other, thing in candidates:
-        if key == adapter:
-            same = common(other, ids)
-            if same > length:
-                found, length = thing, same
-    return found, length
+    def _trim(self) -> None:
+        over = self._live + len(self._kept) - self.count
+        del self._kept[: max(0, over)]
 
 
 def common(left: Sequence[int], right: Sequence[int]) -> int:
-    """How many ids two sequences share at their beginning (both of the same type)."""
+    """How many ids two sequences of one type share at their beginning."""
     low, high = 0, min(len(left), len(right))
     if left[:high] == right[:high]:
         return high

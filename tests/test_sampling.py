@@ -55,9 +55,7 @@ BAD: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("field", "value", "allowed"), BAD)
-def test_a_value_out_of_range_is_refused_by_name(
-    field: str, value: Any, allowed: str
-) -> None:
+def test_a_value_out_of_range_is_refused_by_name(field: str, value: Any, allowed: str) -> None:
     with pytest.raises(BadSampling) as caught:
         validate(replace(Sampling(max_tokens=50), **{field: value}), context=100)
     sentence = str(caught.value)
@@ -67,9 +65,7 @@ def test_a_value_out_of_range_is_refused_by_name(
 
 def test_all_problems_are_named_at_once() -> None:
     with pytest.raises(BadSampling, match=r"max_tokens.*temperature.*top_p.*seed"):
-        validate(
-            Sampling(max_tokens=0, temperature=9, top_p=0, seed=2**70), context=100
-        )
+        validate(Sampling(max_tokens=0, temperature=9, top_p=0, seed=2**70), context=100)
 
 
 def test_a_long_bad_value_is_cut_in_the_sentence() -> None:
@@ -90,9 +86,7 @@ def test_the_ends_of_the_ranges_are_allowed(sampling: Sampling) -> None:
     validate(sampling, context=100)
 
 
-def frequencies(
-    logits: torch.Tensor, sampling: Sampling, draws: int = 2000
-) -> torch.Tensor:
+def frequencies(logits: torch.Tensor, sampling: Sampling, draws: int = 2000) -> torch.Tensor:
     """How often each id is drawn."""
     sampler = Sampler(replace(sampling, seed=7))
     counts = torch.zeros(logits.shape[-1])
@@ -157,10 +151,7 @@ def test_the_same_seed_draws_the_same_ids_in_any_company() -> None:
 
 def test_other_seeds_and_no_seed_draw_other_ids() -> None:
     logits = torch.zeros(1, 1000)
-    drawn = {
-        choose(logits, [Sampler(Sampling(seed=seed))])[0]
-        for seed in (1, 2, 3, None, None)
-    }
+    drawn = {choose(logits, [Sampler(Sampling(seed=seed))])[0] for seed in (1, 2, 3, None, None)}
     assert len(drawn) > 1
 
 
@@ -170,9 +161,7 @@ def test_a_tiny_temperature_is_greedy_and_does_not_overflow() -> None:
         assert choose(logits, [Sampler(Sampling(temperature=temperature))]) == [1]
 
 
-def test_a_row_without_a_finite_number_gives_none_and_does_not_disturb_the_others() -> (
-    None
-):
+def test_a_row_without_a_finite_number_gives_none_and_does_not_disturb_the_others() -> None:
     logits = torch.full((3, 5), float("nan"))
     logits[1] = torch.tensor([0.0, 9.0, 0.0, 0.0, 0.0])
     warm, cold = Sampler(Sampling(temperature=0.1)), Sampler(Sampling(temperature=0))

@@ -95,9 +95,7 @@ class LocalEngine:
         if size + 1 > self.context:
             raise PromptTooLong(size, self.context)
         if request.adapter is not None:
-            raise BadRequest(
-                f"no adapter {request.adapter!r} is loaded; this model has none"
-            )
+            raise BadRequest(f"no adapter {request.adapter!r} is loaded; this model has none")
         for id in request.prompt:
             if type(id) is not int or not 0 <= id < self.vocabulary:
                 raise BadRequest(
