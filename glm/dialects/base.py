@@ -41,9 +41,16 @@ class Parser(Protocol):
 class Dialect(Protocol):
     """One prompt language bound to the tokenizer of a checkpoint."""
 
-    name: str
-    stop: tuple[int, ...]
-    defaults: Sampling
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def stop(self) -> tuple[int, ...]:
+        """The ids that end a turn."""
+
+    @property
+    def defaults(self) -> Sampling:
+        """The sampling the family's authors use."""
 
     def render(self, conversation: Conversation) -> Iterator[Piece]:
         """The conversation as pieces, as it is trained on."""
