@@ -27,7 +27,7 @@ class ToolSpec:
     raw: Any = None
 
     def to_json(self) -> Any:
-        """The descriptor that goes into the prompt, keys in the order name, description, parameters."""
+        """What goes into the prompt; keys in the order name, description, parameters."""
         if self.raw is not None:
             return self.raw
         out: dict[str, Any] = {"name": self.name, "description": self.description}
@@ -107,7 +107,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts of one answer: `prompt` sent, of them `cached` not computed again, `new` made."""
+    """Token counts: `prompt` sent, of them `cached` not computed again, `new` made."""
 
     prompt: int = 0
     cached: int = 0

@@ -49,7 +49,8 @@ def recognise(path: str | Path, tokenizer: str | Path | None = None) -> ModelInf
     tokens = tokens if tokens.is_file() else tokens / "tokenizer.model"
     if not tokens.is_file():
         raise CheckpointError(
-            f"no tokenizer at {tokens}; copy tokenizer.model of {family} there or set TOKENIZER_PATH"
+            f"no tokenizer at {tokens}; "
+            f"copy the tokenizer.model of {family} there or set TOKENIZER_PATH"
         )
     return ModelInfo(
         name=folder.resolve().name,
