@@ -1,0 +1,286 @@
+"""Compose the program and run it: model, store, page, server, login. The environment is ready.
+
+Page first: the server answers before the model's libraries are even imported. A stop signal
+ends open answers within three seconds and leaves no process behind.
+"""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import inspect
+import os
+import secrets
+import signal
+import socket
+import sys
+import threading
+import time
+import webbrowser
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from api.access import Access, Guard
+from api.accounts import Account, hash_password, read_accounts
+from api.limits import HEADER_BYTES, UPLOAD_BYTES
+from api.server import create
+from api.sessions import load_secret
+from glm.app import App
+from glm.errors import GlmError
+from launcher.options import LOOPBACK, Options
+from launcher.problems import BadOption, NotWritable, PortInUse, Problem
+
+GRACE = 3  # seconds an open answer gets when the program is told to stop
+QUIET = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DISABLE_TELEMETRY": "1",
+    # Threads that wait actively would take the cores from the page.
+    "OMP_WAIT_POLICY": "passive",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def serve(options: Options) -> int:
+    """Open the page and stay until a signal. Raises a Problem when it cannot start."""
+    os.environ.update(QUIET)
+    data = data_folder(options)
+    os.environ.setdefault("GRADIO_TEMP_DIR", str(data / "uploads"))
+    listener = bind(options.address, options.port)
+    password = "" if options.auth or not options.public else secrets.token_urlsafe(12)
+    access = make_access(options, data, password)
+    app = make_app(options, data)
+    server = PageFirst(uvicorn_config(Guard(mount_page(app, options), access)))
+    server.when_up = lambda: _after_start(options, app, access, password)
+    try:
+        server.run_until_signal(listener)
+    finally:
+        _stop(app)
+    return 0
+
+
+def data_folder(options: Options) -> Path:
+    """The folder for everything the program keeps; a new one is its owner's alone."""
+    data = Path(options.data_dir).expanduser().resolve()
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        trial = data / f".trial-{os.getpid()}"
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise NotWritable(
+            f"cannot write the data folder {data} ({error.strerror}); "
+            "choose another with --data-dir"
+        ) from error
+    return data
+
+
+def bind(address: str, port: int) -> socket.socket:
+    """A socket that listens there. Raises PortInUse or BadOption."""
+    try:
+        family, kind, proto, _, where = socket.getaddrinfo(
+            address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as error:
+        raise BadOption(f"--host {address!r} is no address of this machine") from error
+    listener = socket.socket(family, kind, proto)
+    exclusive = getattr(socket, "SO_EXCLUSIVEADDRUSE", None)  # Windows lets two share a port
+    listener.setsockopt(socket.SOL_SOCKET, exclusive or socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(where)
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        if error.errno in (errno.EADDRINUSE, getattr(errno, "WSAEADDRINUSE", -1)):
+            raise PortInUse(
+                f"port {port} on {address} is in use; stop the program there, "
+                f"or start this one with --port {port + 1 if port < 65535 else 7861}"
+            ) from error
+        raise BadOption(f"cannot listen on {address} port {port}: {error.strerror}") from error
+    return listener
+
+
+def make_access(options: Options, data: Path, password: str) -> Access:
+    """The rules of this start; `password` is the operator's when one was made up."""
+    try:
+        accounts = read_accounts(options.auth)
+    except (ValueError, OSError) as error:
+        raise BadOption(str(error)) from error
+    if password:
+        accounts = [Account("operator", hash_password(password), operator=True)]
+    names = [] if options.address in (*LOOPBACK, "0.0.0.0", "::") else [options.address]
+    return Access(
+        secret=load_secret(data),
+        accounts=accounts,
+        keys=options.api_key,
+        names=[*names, *options.allow_host],
+        beyond_loopback=options.public,
+        root_path=options.root_path,
+        lang=options.lang,
+        port=options.port,
+    )
+
+
+def make_app(options: Options, data: Path) -> App:
+    """The model's manager (not started) and the store."""
+    from glm.manager import Manager
+    from glm.store import Store
+
+    manager = Manager(
+        options.model or None,
+        device=options.device,
+        dtype=options.dtype,
+        tokenizer=options.tokenizer or None,
+    )
+    try:
+        store = Store(data / "workbench.db")
+    except GlmError as error:
+        raise Problem(str(error)) from error
+    return App(manager, store, data, options.lang, options.public)
+
+
+def mount_page(app: App, options: Options) -> Any:
+    """The server's routes with the page behind them."""
+    with without_editor_stubs():
+        import gradio
+    from demo.app import build, mount_options
+
+    server = create(app)
+    return gradio.mount_gradio_app(
+        server,
+        build(app),
+        path="/",
+        server_name=options.address,
+        server_port=options.port,
+        root_path=options.root_path or None,
+        max_file_size=UPLOAD_BYTES,
+        show_error=False,  # what a handler wants to say it says as gr.Error
+        run_history=False,  # else questions and answers stay in the browser's storage
+        ssr_mode=False,
+        mcp_server=False,
+        pwa=False,
+        enable_monitoring=False,
+        **{"footer_links": [], **mount_options()},
+    )
+
+
+@contextmanager
+def without_editor_stubs() -> Iterator[None]:
+    """Keep Gradio from parsing its own sources at import, to write .pyi files for editors.
+
+    That is half of its import time (4.2 s became 2.2 s on two cores), and two programs that
+    start at once write the same files.
+    """
+    original = inspect.getfile
+
+    def getfile(thing: Any) -> str:
+        if isinstance(thing, type) and thing.__module__.startswith("gradio."):
+            raise OSError("no stub wanted")
+        return original(thing)
+
+    inspect.getfile = getfile  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        inspect.getfile = original
+
+
+def uvicorn_config(app: Any) -> uvicorn.Config:
+    """How the server runs; the sizes are limits for strangers."""
+    return uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        h11_max_incomplete_event_size=HEADER_BYTES,
+        timeout_graceful_shutdown=GRACE,
+    )
+
+
+class PageFirst(uvicorn.Server):
+    """Calls `when_up` in a thread as soon as it answers; a signal ends `run_until_signal`."""
+
+    when_up: Callable[[], None] = staticmethod(lambda: None)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if not self.should_exit:
+            threading.Thread(target=self.when_up, name="after-start", daemon=True).start()
+
+    def run_until_signal(self, listener: socket.socket) -> None:
+        def stop(signum: int, frame: object) -> None:  # uvicorn raises the signal once more
+            self.should_exit = True
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, stop)
+        self.run([listener])
+
+
+def _after_start(options: Options, app: App, access: Access, password: str) -> None:
+    """What may take time: first page view, words for the terminal, model, browser, public link."""
+    host = "127.0.0.1" if options.address in ("0.0.0.0", "::") else options.address
+    url = f"http://{f'[{host}]' if ':' in host else host}:{options.port}{access.prefix}"
+    _view_once(host, options.port)  # the import of torch would make the first visitor wait
+    print(f"GLM Workbench is at {url}", flush=True)
+    if password:
+        print(f"Log in as operator with the password {password} (shown only now)", flush=True)
+    app.manager.start()
+    threading.Thread(target=_report_model, args=(app,), name="report", daemon=True).start()
+    if options.open or (options.open is None and sys.stdout.isatty() and _has_desktop()):
+        webbrowser.open(url)
+    if options.share:
+        from launcher.share import share
+
+        share(host, options.port, access.origins, app.data_dir)
+
+
+def _view_once(host: str, port: int) -> None:
+    with suppress(OSError, http.client.HTTPException):
+        connection = http.client.HTTPConnection(host, port, timeout=5)
+        connection.request("GET", "/", headers={"host": "localhost", "accept": "*/*"})
+        connection.getresponse().read()
+        connection.close()
+
+
+def _report_model(app: App) -> None:
+    began = time.monotonic()
+    state = app.manager.wait()
+    if state.status == "ready" and state.info:
+        print(f"{state.info.name} is ready ({time.monotonic() - began:.1f} s)", flush=True)
+    else:
+        print(f"The model did not open: {state.message}", file=sys.stderr, flush=True)
+
+
+def _has_desktop() -> bool:
+    if sys.platform in ("win32", "darwin"):
+        return "SSH_CONNECTION" not in os.environ
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _stop(app: App) -> None:
+    """Close everything, within seconds; a thread that does not end does not keep the program."""
+    if "launcher.share" in sys.modules:
+        sys.modules["launcher.share"].close()
+    closer = threading.Thread(target=_close, args=(app,), daemon=True)
+    closer.start()
+    closer.join(3)
+    end = time.monotonic() + 1
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(max(0.0, end - time.monotonic()))
+            if thread.is_alive():
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(0)
+
+
+def _close(app: App) -> None:
+    app.manager.close()
+    app.store.close()
