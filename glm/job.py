@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from glm.engines.base import Chunk, ChunkFinish, Request
@@ -86,7 +86,7 @@ class Job:
 
     def _late(self) -> bool:
         deadline = self.request.deadline
-        return deadline is not None and time.monotonic() >= deadline
+        return deadline is not None and monotonic() >= deadline
 
     def let_go(self) -> None:
         """End an unwanted job."""

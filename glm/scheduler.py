@@ -22,8 +22,8 @@ import torch
 from glm.errors import EngineError, QueueFull
 from glm.fair_queue import FairQueue
 from glm.job import Job
-from glm.sampler import choose
 from glm.rows import Rows
+from glm.sampler import choose
 from glm.slots import Slots
 
 log = logging.getLogger(__name__)
@@ -107,16 +107,21 @@ class Scheduler:
         self.model = None
 
     def _round(self) -> None:
+        self._release()
+        self._admit()
+        if self._slots.prefilling:
+            self._guarded(self._prefill, self._slots.prefilling[0])
+            self._release()
+        if self._slots.decoding:
+            self._guarded(self._decode, *self._slots.decoding)
+
+    def _release(self) -> None:
+        """Free the slots of jobs of which nothing more is to be computed."""
         for job in self._slots.jobs:
             if job.unwanted:
                 job.let_go()
                 self._slots.leave(job)
                 self._seconds += 0.2 * (time.monotonic() - job.started - self._seconds)
-        self._admit()
-        if self._slots.prefilling:
-            self._guarded(self._prefill, self._slots.prefilling[0])
-        if self._slots.decoding:
-            self._guarded(self._decode, *self._slots.decoding)
 
     def _admit(self) -> None:
         """Take waiting jobs into free slots; sleep while there is nothing to do."""

@@ -1,6 +1,6 @@
 """Answers with a model in this process: many requests share its steps (see `glm/scheduler.py`).
 
-    engine = LocalEngine(model, context=8192)
+    engine = LocalEngine(model, context=8192, slots=8, queue=64)
     stream = engine.submit(Request(prompt, Sampling(temperature=0), stop=(2,)))
     while chunks := stream.next(): ...
 
@@ -45,29 +45,20 @@ class LocalStream:
 
 
 class LocalEngine:
-    """Continues prompts with `model`; up to `slots` at once, `queue` more wait.
+    """Continues prompts with `model`. `limits` are the fields of `glm.scheduler.Limits` by name.
 
-    `context` is the number of tokens a prompt and its answer may have together. `threads` sets
-    torch's CPU threads for the worker; None takes 1 for a small model on the CPU (measured: two
-    are no faster) and leaves torch's own choice for the others.
+    `context` is the number of tokens that a prompt and its answer may have together. Without
+    `threads` a small model on the CPU gets 1 (two are no faster) and others torch's own choice.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        *,
-        context: int,
-        slots: int = 8,
-        queue: int = 64,
-        prefill_chunk: int = 256,
-        threads: int | None = None,
-    ) -> None:
+    def __init__(self, model: Any, *, context: int, **limits: Any) -> None:
         model.eval()
         self.context = context
         self.vocabulary: int = model.get_input_embeddings().num_embeddings
-        if threads is None and model.device.type == "cpu":
-            threads = 1 if sum(p.numel() for p in model.parameters()) < SMALL else None
-        self._scheduler = Scheduler(model, Limits(slots, queue, prefill_chunk, threads))
+        if limits.get("threads") is None and model.device.type == "cpu":
+            small = sum(p.numel() for p in model.parameters()) < SMALL
+            limits["threads"] = 1 if small else None
+        self._scheduler = Scheduler(model, Limits(**limits))
         self._finalizer = weakref.finalize(self, self._scheduler.close, 5.0)
 
     @property
