@@ -13,6 +13,7 @@ import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 COST, BLOCK, LANES = 14, 8, 1  # 16 MB and about 50 ms a guess
@@ -34,8 +35,6 @@ class Accounts:
 
     def __init__(self, accounts: Iterable[Account]) -> None:
         self._by_name = {account.name: account for account in accounts}
-        # An unknown name costs the same time as a wrong password.
-        self._nobody = hash_password(secrets.token_urlsafe())
 
     def get(self, name: str) -> Account | None:
         return self._by_name.get(name)
@@ -43,8 +42,14 @@ class Accounts:
     def check(self, name: str, password: str) -> Account | None:
         """The account when the password is right. Takes about 50 ms; call it in a thread."""
         account = self._by_name.get(name)
-        right = password_matches(password, account.hash if account else self._nobody)
+        right = password_matches(password, account.hash if account else _nobody())
         return account if right else None
+
+
+@cache
+def _nobody() -> str:
+    """The hash an unknown name is checked against, so that it costs the time of a known one."""
+    return hash_password(secrets.token_urlsafe())
 
 
 def read_accounts(values: Iterable[str]) -> list[Account]:

@@ -5,6 +5,7 @@ The whole output goes to a log file. Does not retry: pip does that itself.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -31,7 +32,6 @@ OFFLINE = (
     "proxyerror",
     "there was a problem confirming the ssl certificate",
 )
-INTERESTING = ("Collecting ", "Downloading ", "Using cached ", "Building wheel", "Installing ")
 
 
 def install(python: Path, arguments: Sequence[str], log: Path) -> None:
@@ -41,12 +41,18 @@ def install(python: Path, arguments: Sequence[str], log: Path) -> None:
     """
     command = [str(python), "-m", "pip", "install", "--disable-pip-version-check"]
     command += ["--no-input", "--progress-bar", "off", *arguments]
+    environ = {**os.environ, "PYTHONUNBUFFERED": "1"}  # else progress comes in blocks of 8 KB
     lines: list[str] = []
     show = Progress(sys.stderr)
     with open(log, "a", encoding="utf-8") as file:
         file.write(f"$ {' '.join(command)}\n")
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=environ,
         )
         try:
             assert process.stdout is not None
@@ -98,15 +104,16 @@ class Progress:
 
     def line(self, line: str) -> None:
         """Take in one line of pip's output."""
-        if not line.startswith(INTERESTING):
-            return
-        if line.startswith("Collecting "):
+        if line.startswith(("Collecting ", "Processing ")):
             self._packages += 1
-            self._text = f"package {self._packages}: {line.split()[1]}"
-        elif line.startswith("Installing collected"):
+            self._text = f"package {self._packages}: {line.split()[1].rpartition('/')[2]}"
+            return
+        if line.startswith("Installing collected"):
             self._text = f"unpacking {line.count(',') + 1} packages (about a minute)"
-        else:
+        elif line.startswith(("Downloading ", "Building wheel")):
             self._text = f"package {self._packages}: {_short(line)}"
+        else:
+            return
         if self._ticker is None:
             self._stream.write(f"  {self._text}\n")
             self._stream.flush()
@@ -128,7 +135,5 @@ class Progress:
 
 def _short(line: str) -> str:
     """`Downloading torch-2.13.0-cp311-....whl (216 MB)` without the path and the tags."""
-    match = re.match(r"(Downloading|Using cached) (?:\S*/)?([^-\s]+-[^-\s]+)\S*( \(.*\))?", line)
-    if not match:
-        return line[:60]
-    return f"{match[1].lower()} {match[2]}{match[3] or ''}"
+    match = re.match(r"Downloading (?:\S*/)?([^-\s]+-[^-\s]+)\S*( \(.*\))?", line)
+    return f"downloading {match[1]}{match[2] or ''}" if match else line[:60]

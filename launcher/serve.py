@@ -150,6 +150,16 @@ def mount_page(app: App, options: Options) -> Any:
     from demo.app import build, mount_options
 
     server = create(app)
+    options_of_page = {
+        "max_file_size": UPLOAD_BYTES,
+        "show_error": False,  # what a handler wants to say it says as gr.Error
+        "run_history": False,  # else questions and answers stay in the browser's storage
+        "ssr_mode": False,
+        "mcp_server": False,
+        "pwa": False,
+        "footer_links": [],
+        **mount_options(),
+    }
     return gradio.mount_gradio_app(
         server,
         build(app),
@@ -157,14 +167,7 @@ def mount_page(app: App, options: Options) -> Any:
         server_name=options.address,
         server_port=options.port,
         root_path=options.root_path or None,
-        max_file_size=UPLOAD_BYTES,
-        show_error=False,  # what a handler wants to say it says as gr.Error
-        run_history=False,  # else questions and answers stay in the browser's storage
-        ssr_mode=False,
-        mcp_server=False,
-        pwa=False,
-        enable_monitoring=False,
-        **{"footer_links": [], **mount_options()},
+        **options_of_page,
     )
 
 
