@@ -21,6 +21,7 @@ from typing import Literal
 from glm.errors import BadRequest
 
 PDF_SECONDS = 30.0
+_TABLES = (".csv", ".tsv")
 _BOMS = (  # the longer first: UTF-32 LE starts with the mark of UTF-16 LE
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -48,13 +49,19 @@ def read_attachment(path: Path | str, limit_bytes: int = 5_000_000) -> Attachmen
     if b"%PDF-" in data[:1024]:
         text, kind = _pdf_text(path, name), "pdf"
     else:
-        text, kind = _decoded(data, name), "csv" if _is_csv(path.suffix) else "text"
+        text, kind = _decoded(data, name), "csv" if path.suffix.lower() in _TABLES else "text"
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if not text.strip():
         raise BadRequest(f"{name} is empty")
     if kind == "csv":
         _check_csv(text, name)
     return Attachment(name, text, kind)
+
+
+def read_text(path: Path, limit_bytes: int) -> str:
+    """The text of a file that is no pdf, whatever its encoding; BadRequest as above."""
+    name = _shown_name(path.name)
+    return _decoded(_read(path, name, limit_bytes), name)
 
 
 def as_context(attachments: Sequence[Attachment]) -> str:
@@ -125,10 +132,6 @@ def _is_chinese(data: bytes, text: str) -> bool:
     return high >= 1.5 * wide
 
 
-def _is_csv(suffix: str) -> bool:
-    return suffix.lower() in (".csv", ".tsv")
-
-
 def _check_csv(text: str, name: str) -> None:
     """Refuse a table whose quotes never close, with the line."""
     rows = csv.reader(text.splitlines(keepends=True), strict=True)
@@ -147,7 +150,7 @@ def _pdf_text(path: Path, name: str) -> str:
         raise BadRequest(f"{name} takes more than {PDF_SECONDS:g} s to read") from None
     except subprocess.CalledProcessError:
         raise BadRequest(f"{name} is not a readable pdf") from None
-    answer = json.loads(done.stdout)
+    answer: dict[str, str] = json.loads(done.stdout)
     if "problem" in answer:
         raise BadRequest(f"{name} {answer['problem']}")
     return answer["text"].encode("utf-8", "replace").decode()

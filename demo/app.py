@@ -1,0 +1,62 @@
+"""The page: a head, and one tab for each thing a visitor does here.
+
+    page = build(app)
+    gr.mount_gradio_app(server, page, path="/", **mount_options())
+
+Who is asking comes from `scope["user"]`, which the server puts there. Offline by construction:
+no fonts, scripts or pictures from elsewhere, and a policy that forbids the browser to ask.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+import gradio as gr
+
+from demo import tab_chat, theme, top
+from demo.desk import Desk
+from demo.labels import Labels
+from demo.text import LANGUAGES, choose_language
+from glm.app import App
+
+UPLOAD_LIMIT = "20mb"
+
+
+def build(app: App) -> gr.Blocks:
+    """The whole page, not yet mounted."""
+    desk = Desk(app)
+    lang = choose_language(app.lang, None)
+    labels = Labels(desk.words.of(lang))
+    with gr.Blocks(
+        title=desk.words.say(lang, "app.name"), analytics_enabled=False, fill_height=True
+    ) as page:
+        bar = labels.html(
+            top.head,
+            elem_id="top",
+            js_on_load="glm.top(element, trigger, 'language')",
+        )
+        with gr.Tabs(elem_id="tabs"):
+            tab = gr.Tab(desk.words.say(lang, "chat.tab"), id="chat")
+            labels.add(tab, lambda say: {"label": say("chat.tab")})
+            with tab:
+                tab_chat.build(desk, labels, bar, page)
+    return page
+
+
+def mount_options() -> dict[str, Any]:
+    """Arguments for `gr.mount_gradio_app`."""
+    return {
+        **theme.look(),
+        "ssr_mode": False,
+        "run_history": False,
+        "footer_links": [],
+        "show_error": False,
+        "max_file_size": UPLOAD_LIMIT,
+        "enable_monitoring": False,
+    }
+
+
+__all__ = ["LANGUAGES", "build", "mount_options"]

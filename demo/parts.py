@@ -1,0 +1,178 @@
+"""The components of the Chat tab and where they stand; no behaviour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from demo import drawer, top
+from demo.drawer import Drawer, sheet_head
+from demo.labels import Labels
+
+LATEX = [
+    {"left": "$$", "right": "$$", "display": True},
+    {"left": "\\[", "right": "\\]", "display": True},
+    {"left": "$", "right": "$", "display": False},
+    {"left": "\\(", "right": "\\)", "display": False},
+]
+FILES = [".txt", ".md", ".csv", ".tsv", ".json", ".pdf", ".py", ".log"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The components of the tab."""
+
+    top: gr.HTML
+    conversation: gr.Textbox
+    lang: gr.Textbox
+    fresh: gr.Button
+    search: gr.Textbox
+    listing: gr.HTML
+    hero: gr.HTML
+    history: gr.Chatbot
+    live: gr.Chatbot
+    meter: gr.HTML
+    turns: gr.HTML
+    composer: gr.MultimodalTextbox
+    line: gr.HTML
+    usage: gr.HTML
+    drawer: Drawer
+    xray: gr.HTML
+    table: gr.HTML
+    path: gr.Textbox
+    open: gr.Button
+    opening: gr.HTML
+    timer: gr.Timer
+
+    @property
+    def drawn(self) -> list[Component]:
+        """What a frame may change."""
+        return [
+            self.history,
+            self.live,
+            self.turns,
+            self.meter,
+            self.usage,
+            self.composer,
+            self.conversation,
+            self.listing,
+            self.line,
+        ]
+
+
+def plain(**options: Any) -> gr.HTML:
+    """HTML whose look is style.css alone."""
+    return gr.HTML(apply_default_css=False, **options)
+
+
+def layout(labels: Labels, bar: gr.HTML) -> Parts:
+    """Make the components where they belong, inside the tab."""
+    conversation = gr.Textbox(visible=False)
+    lang = gr.Textbox(visible=False)
+    with gr.Row(elem_id="chat"):
+        with gr.Column(elem_id="side", scale=0):
+            fresh = labels.make(gr.Button, {"value": "side.new"}, elem_id="new")
+            words = {"placeholder": "side.search", "label": "side.search"}
+            search = labels.make(
+                gr.Textbox, words, elem_id="search", show_label=False, container=False
+            )
+            listing = plain(
+                elem_id="list",
+                js_on_load="glm.list(element, trigger, 'open', 'rename', 'remove')",
+            )
+        with gr.Column(elem_id="main"):
+            with gr.Column(elem_id="scroll"):
+                hero = labels.html(
+                    top.hero, elem_id="hero", js_on_load="glm.hero(element, trigger, 'ask')"
+                )
+                history = _chatbot(labels, "history", "chat.label")
+                live = _chatbot(labels, "live", "chat.live")
+                meter = plain(elem_id="meter")
+            with gr.Column(elem_id="dock"):
+                composer = labels.make(
+                    gr.MultimodalTextbox,
+                    {"placeholder": "chat.placeholder", "label": "chat.placeholder"},
+                    elem_id="composer",
+                    show_label=False,
+                    container=False,
+                    file_count="multiple",
+                    file_types=FILES,
+                    max_lines=10,
+                    max_plain_text_length=1_000_000,
+                    autofocus=True,
+                )
+                with gr.Row(elem_id="foot"):
+                    line = plain(elem_id="line")
+                    usage = plain(elem_id="usage")
+        with gr.Column(elem_id="drawer", scale=0):
+            settings = drawer.build(labels)
+    xray, table, path, opener, opening = _sheets(labels)
+    turns = gr.HTML(
+        "{}",
+        elem_id="turns",
+        html_template="",
+        js_on_load="glm.turns(element, trigger, props, watch, 'act', 'again', 'xray', 'save')",
+    )
+    return Parts(
+        bar,
+        conversation,
+        lang,
+        fresh,
+        search,
+        listing,
+        hero,
+        history,
+        live,
+        meter,
+        turns,
+        composer,
+        line,
+        usage,
+        settings,
+        xray,
+        table,
+        path,
+        opener,
+        opening,
+        gr.Timer(1.0, active=False),
+    )
+
+
+def _chatbot(labels: Labels, name: str, label: str) -> gr.Chatbot:
+    return labels.make(
+        gr.Chatbot,
+        {"label": label},
+        elem_id=name,
+        elem_classes="talk",
+        show_label=False,
+        container=False,
+        height=None,
+        max_height=None,
+        buttons=[],
+        feedback_options=None,
+        latex_delimiters=LATEX,
+        allow_tags=False,
+        autoscroll=False,
+        layout="bubble",
+    )
+
+
+def _sheets(labels: Labels) -> tuple[gr.HTML, gr.HTML, gr.Textbox, gr.Button, gr.HTML]:
+    """The dialogs: the X-ray of a turn, and another model."""
+    with gr.Column(elem_id="xray", elem_classes="sheet"):
+        labels.html(lambda say: sheet_head(say("xray.title"), say), elem_classes="sheet-head")
+        xray = plain(elem_classes="sheet-body")
+    with gr.Column(elem_id="models", elem_classes="sheet"):
+        labels.html(lambda say: sheet_head(say("model.title"), say), elem_classes="sheet-head")
+        table = plain(elem_classes="sheet-body")
+        with gr.Row(elem_classes="open-row"):
+            words = {"label": "model.path", "placeholder": "model.path_hint"}
+            path = labels.make(gr.Textbox, words, elem_id="path", visible=False, scale=4)
+            opener = labels.make(
+                gr.Button, {"value": "model.open"}, variant="primary", visible=False, scale=0
+            )
+        opening = plain(elem_id="opening")
+    return xray, table, path, opener, opening

@@ -1,0 +1,217 @@
+"""The Chat tab: which event calls what.
+
+The work is in answer.py, acts.py and models.py, over plain values; here they come in from widgets
+and go out through the painter. Every event is private: none of it is a public endpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from demo import acts, answer, models
+from demo.desk import Desk
+from demo.drawer import wish
+from demo.frame import Frame
+from demo.labels import Labels
+from demo.painter import Painter, Updates, visitor_of
+from demo.parts import Parts, layout
+from demo.text import choose_language, sentence
+from glm.errors import GlmError
+
+COOKIE = "glm_lang"
+QUICK: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+SLOW: dict[str, Any] = {**QUICK, "queue": True, "concurrency_limit": None}
+
+
+def build(desk: Desk, labels: Labels, bar: gr.HTML, page: gr.Blocks) -> None:
+    """Inside the tab."""
+    parts = layout(labels, bar)
+    Asking(desk, parts, labels).connect()
+    Keeping(desk, parts, labels).connect()
+    Opening(desk, parts, labels).connect(page)
+
+
+class Asking(Painter):
+    """Send, an example, retry, edit, stop."""
+
+    def connect(self) -> None:
+        p = self.parts
+        form = [p.conversation, p.lang, *p.drawer.inputs]
+        p.composer.submit(self.on_send, [p.composer, *form], p.drawn, **SLOW)
+        p.hero.ask(self.on_ask, form, p.drawn, **SLOW)
+        p.turns.again(self.on_again, form, p.drawn, **SLOW)
+        p.composer.stop(self.on_stop, None, None, **QUICK)
+
+    def on_send(
+        self, request: gr.Request, composer: dict[str, Any], *form: Any
+    ) -> Iterator[Updates]:
+        yield from self._send(request, str(composer.get("text") or ""), form)
+
+    def on_ask(self, request: gr.Request, event: gr.EventData, *form: Any) -> Iterator[Updates]:
+        yield from self._send(request, str(event.text), form)
+
+    def _send(self, request: gr.Request, text: str, form: tuple[Any, ...]) -> Iterator[Updates]:
+        conversation, lang, *values = form
+        visitor = visitor_of(self.desk, request, lang)
+        frames = answer.send(self.desk, visitor, conversation, text, wish(values))
+        yield from self.frames(visitor, conversation, frames)
+
+    def on_again(self, request: gr.Request, event: gr.EventData, *form: Any) -> Iterator[Updates]:
+        conversation, lang, *values = form
+        visitor = visitor_of(self.desk, request, lang)
+        place = answer.Place(conversation, int(event.node))
+        if event.kind == "edit":
+            frames = answer.edit(self.desk, visitor, place, str(event.text), wish(values))
+        else:
+            frames = answer.retry(self.desk, visitor, place, wish(values))
+        yield from self.frames(visitor, conversation, frames)
+
+    def on_stop(self, request: gr.Request) -> None:
+        self.desk.answers.stop(visitor_of(self.desk, request, "").key)
+
+
+class Keeping(Painter):
+    """What happens to conversations: open, new, rename, delete, search, undo, branches, marks."""
+
+    def connect(self) -> None:
+        p = self.parts
+        here = [p.conversation, p.lang]
+        opened = [*p.drawn, *p.drawer.inputs]
+        p.turns.act(self.on_act, here, p.drawn, **QUICK)
+        p.turns.xray(self.on_xray, here, p.xray, **QUICK)
+        p.listing.open(self.on_open, here, opened, **QUICK)
+        p.fresh.click(self.on_new, p.lang, opened, **QUICK)
+        p.listing.rename(self.on_rename, [*here, p.search], p.listing, **QUICK)
+        p.listing.remove(self.on_remove, here, p.drawn, **QUICK)
+        p.search.input(self.on_search, [*here, p.search], p.listing, **QUICK)
+
+    def on_act(
+        self, request: gr.Request, event: gr.EventData, conversation: str, lang: str
+    ) -> Updates:
+        visitor, node = visitor_of(self.desk, request, lang), int(event.node)
+        try:
+            if event.kind == "undo":
+                frame = acts.undo(self.desk, visitor, conversation, node)
+            elif event.kind == "branch":
+                frame = acts.branch(self.desk, visitor, conversation, node, int(event.step))
+            else:
+                acts.judge(self.desk, visitor, conversation, node, event.mark)
+                frame = Frame()
+        except GlmError as error:
+            frame = Frame(notice=sentence(visitor.say, error))
+        return self.frame(visitor, conversation, frame)
+
+    def on_xray(
+        self, request: gr.Request, event: gr.EventData, conversation: str, lang: str
+    ) -> str:
+        visitor = visitor_of(self.desk, request, lang)
+        try:
+            return acts.look_inside(self.desk, visitor, conversation, int(event.node))
+        except GlmError as error:
+            return escape(sentence(visitor.say, error))
+
+    def on_open(
+        self, request: gr.Request, event: gr.EventData, conversation: str, lang: str
+    ) -> Updates:
+        return self.opened(visitor_of(self.desk, request, lang), str(event.id))
+
+    def on_new(self, request: gr.Request, lang: str) -> Updates:
+        return self.opened(visitor_of(self.desk, request, lang), "")
+
+    def on_rename(
+        self, request: gr.Request, event: gr.EventData, conversation: str, lang: str, query: str
+    ) -> str:
+        visitor = visitor_of(self.desk, request, lang)
+        acts.rename(self.desk, visitor, str(event.id), str(event.title))
+        return acts.conversations(self.desk, visitor, conversation, query)
+
+    def on_remove(
+        self, request: gr.Request, event: gr.EventData, conversation: str, lang: str
+    ) -> Updates:
+        visitor = visitor_of(self.desk, request, lang)
+        try:
+            frame = acts.remove(self.desk, visitor, str(event.id), conversation)
+        except GlmError as error:
+            frame = Frame(notice=sentence(visitor.say, error), listing=True)
+        return self.frame(visitor, conversation, frame)
+
+    def on_search(self, request: gr.Request, conversation: str, lang: str, query: str) -> str:
+        visitor = visitor_of(self.desk, request, lang)
+        return acts.conversations(self.desk, visitor, conversation, query)
+
+
+class Opening(Painter):
+    """The page itself, its language, and the model behind it."""
+
+    def connect(self, page: gr.Blocks) -> None:
+        p = self.parts
+        here, settings = [p.conversation, p.lang], p.drawer.inputs
+        known = [*p.drawn, *settings, *self.labels.components, p.lang, p.table, p.timer]
+        everything = list(dict.fromkeys(known))
+        page.load(self.on_load, None, everything, **QUICK)
+        page.unload(self.on_unload)
+        p.top.language(self.on_language, here, everything, **QUICK)
+        p.drawer.reset.click(self.on_reset, p.drawer.system, settings, **QUICK)
+        p.timer.tick(self.on_tick, here, [p.line, p.timer, *settings], **QUICK)
+        gr.on(
+            [p.open.click, p.path.submit],
+            self.on_open_model,
+            [p.path, *here],
+            [p.opening, p.line, *settings],
+            **SLOW,
+        )
+
+    def on_load(self, request: gr.Request) -> Updates:
+        """Which language, who, and which conversation."""
+        wanted = request.cookies.get(COOKIE) or self.desk.app.lang
+        lang = choose_language(wanted, request.headers.get("accept-language"))
+        conversation = request.query_params.get("c") or ""
+        return self.page(visitor_of(self.desk, request, lang), lang, conversation)
+
+    def on_language(
+        self, request: gr.Request, event: gr.EventData, conversation: str, lang: str
+    ) -> Updates:
+        other = choose_language(str(event.lang), None)
+        return self.page(visitor_of(self.desk, request, other), other, conversation)
+
+    def on_unload(self, request: gr.Request) -> None:
+        """The browser tab was closed: its answer ends."""
+        self.desk.answers.stop(visitor_of(self.desk, request, "").key)
+
+    def on_reset(self, system: str) -> Updates:
+        defaults = replace(acts.DEFAULT, sampling=self.desk.app.manager.defaults(), system=system)
+        return self.parts.drawer.updates(defaults, self.context())
+
+    def on_tick(self, request: gr.Request, conversation: str, lang: str) -> Updates:
+        """While a model loads; the last tick brings its defaults to a new conversation."""
+        visitor, state = visitor_of(self.desk, request, lang), self.desk.app.manager.state()
+        out: Updates = {self.parts.line: models.line(state, visitor.say)}
+        if state.status != "loading":
+            out[self.parts.timer] = gr.Timer(active=False)
+            if not conversation:
+                out |= self.parts.drawer.updates(
+                    acts.wish_of(self.desk, visitor, ""), self.context()
+                )
+        return out
+
+    def on_open_model(
+        self, request: gr.Request, name: str, conversation: str, lang: str
+    ) -> Iterator[Updates]:
+        visitor, p = visitor_of(self.desk, request, lang), self.parts
+        for step in models.open_model(self.desk, visitor, name):
+            kind = "failed" if step.failed else "done" if step.done else "busy"
+            text = f'<div class="opening {kind}" role="status">{escape(step.text)}</div>'
+            out: Updates = {p.opening: text}
+            if step.done:
+                out[p.line] = models.line(self.desk.app.manager.state(), visitor.say)
+            if step.done and not step.failed and not conversation:
+                out |= p.drawer.updates(acts.wish_of(self.desk, visitor, ""), self.context())
+            yield out
+
+
+__all__ = ["Parts", "build"]
