@@ -79,13 +79,17 @@ class Store:
         matching, values = search.conditions(query, self._db.searchable)
         with self._db.read() as db:
             rows = db.execute(
-                "SELECT c.id, c.title, c.updated, coalesce(n.turn, 0), c.model "
-                "FROM conversations c LEFT JOIN nodes n ON n.id = c.leaf "
-                f"WHERE {' AND '.join(['c.owner = ?', *matching])} "
+                f"{_SUMMARY} WHERE {' AND '.join(['c.owner = ?', *matching])} "
                 "ORDER BY c.updated DESC, c.key DESC",
                 [owner, *values],
             ).fetchall()
         return [Summary(*row) for row in rows]
+
+    def summary(self, owner: str, id: str) -> Summary:
+        """One line of that list."""
+        with self._db.read() as db:
+            key = _key(db, owner, id)
+            return Summary(*db.execute(f"{_SUMMARY} WHERE c.key = ?", (key,)).fetchone())
 
     def rename(self, owner: str, id: str, title: str) -> None:
         with self._db.write() as db:
@@ -102,7 +106,8 @@ class Store:
         with self._db.read() as db:
             key = _key(db, owner, id)
             row = db.execute("SELECT settings FROM conversations WHERE key = ?", (key,)).fetchone()
-        return records.unpack_json(row[0])
+        kept: dict[str, Any] = records.unpack_json(row[0])
+        return kept
 
     def set_settings(self, owner: str, id: str, settings: Mapping[str, Any]) -> None:
         """Replace all settings by these; any JSON."""
@@ -248,6 +253,11 @@ class Store:
         ]
 
 
+_SUMMARY = """
+SELECT c.id, c.title, c.updated, coalesce(n.turn, 0), c.model
+FROM conversations c LEFT JOIN nodes n ON n.id = c.leaf
+"""
+
 _PATH = """
 WITH RECURSIVE up (id, parent, depth) AS (
     SELECT id, parent, 0 FROM nodes WHERE id = ?
@@ -325,7 +335,7 @@ def _append(
 
 def _key(db: sqlite3.Connection, owner: str, id: str) -> int:
     """The row of the owner's conversation; one sentence for unknown and for somebody else's."""
-    row = db.execute(
+    row: tuple[int] | None = db.execute(
         "SELECT key FROM conversations WHERE owner = ? AND id = ?",
         (owner, records.valid_text(str(id))),
     ).fetchone()
@@ -336,7 +346,7 @@ def _key(db: sqlite3.Connection, owner: str, id: str) -> int:
 
 def _node(db: sqlite3.Connection, key: int, node_id: int) -> tuple[int | None, int]:
     """(parent, turn) of a node of this conversation."""
-    row = None
+    row: tuple[int | None, int] | None = None
     if isinstance(node_id, int) and abs(node_id) < 2**63:
         row = db.execute(
             "SELECT parent, turn FROM nodes WHERE id = ? AND conversation = ?", (node_id, key)
@@ -347,7 +357,9 @@ def _node(db: sqlite3.Connection, key: int, node_id: int) -> tuple[int | None, i
 
 
 def _leaf(db: sqlite3.Connection, key: int) -> int | None:
-    return db.execute("SELECT leaf FROM conversations WHERE key = ?", (key,)).fetchone()[0]
+    row = db.execute("SELECT leaf FROM conversations WHERE key = ?", (key,)).fetchone()
+    leaf: int | None = row[0]
+    return leaf
 
 
 def _read_node(row: tuple[Any, ...]) -> Node:

@@ -154,6 +154,7 @@ def test_other_forms_of_openai_files_are_read():
         )
 
 
+CALLS = '[{"role": "assistant", "tool_calls": %s}]'
 BAD_FILES = {
     "": "not JSON: line 1",
     "{\n\nx": "not JSON: line 3",
@@ -165,15 +166,15 @@ BAD_FILES = {
     "[1]": "message 1: an object is needed",
     '[{"role": "<|system|>"}]': r"message 1: unknown role .*<|system|>.*; allowed: system, user",
     '[{"role": ["user"]}]': "message 1: unknown role",
-    '[{}, {"role": "user", "content": 7}]': "message 1: unknown role null.*; message 2: text is needed",
+    '[{}, {"role": "user", "content": 7}]': "unknown role null.*; message 2: text is needed",
     '[{"role": "user", "content": [{"type": "image_url"}]}]': 'only text .* "image_url"',
     '[{"role": "user", "content": [{"type": "text"}]}]': "only text",
     '[{"role": "user", "content": ["x"]}]': "only text",
     '[{"role": "user", "weight": 2}]': "weight is 0 or 1",
-    '[{"role": "assistant", "tool_calls": {}}]': "tool_calls: a list is needed",
-    '[{"role": "assistant", "tool_calls": [{}]}]': "a function with a name",
-    '[{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]': "not JSON",
-    '[{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "[1]"}}]}]': "object",
+    CALLS % "{}": "tool_calls: a list is needed",
+    CALLS % "[{}]": "a function with a name",
+    CALLS % '[{"function": {"name": "f", "arguments": "{"}}]': "not JSON",
+    CALLS % '[{"function": {"name": "f", "arguments": "[1]"}}]': "object",
     '{"messages": [{"role": "user"}], "tools": 1}': "tool: a list is needed",
     '{"messages": [{"role": "user"}], "tools": [{"name": 1}]}': "tool 1: a function with a name",
     '{"messages": [{"role": "user"}], "tools": [{"name": "f", "parameters": []}]}': "JSON schema",

@@ -184,6 +184,7 @@ def test_the_list_is_newest_first_with_turns_of_the_active_branch(store):
     ]
     store.rewind(ME, old, nodes[0])
     assert store.list(ME)[0].turns == 1
+    assert store.summary(ME, old) == store.list(ME)[0]
     store.append(ME, old, say("x"), nodes[0], TURN)
     assert store.list(ME)[0].model == TURN.model
 
@@ -244,6 +245,7 @@ def test_somebody_elses_conversation_does_not_exist(store):
     chat = store.create(ME, "secret", system="s")
     node = store.append(ME, chat, user("q"), None)
     calls = {
+        "summary": lambda who, cid: store.summary(who, cid),
         "path": lambda who, cid: store.path(who, cid),
         "append": lambda who, cid: store.append(who, cid, user("x"), None),
         "rename": lambda who, cid: store.rename(who, cid, "x"),

@@ -156,7 +156,7 @@ def test_a_database_of_a_newer_version_is_refused(tmp_path):
     db = sqlite3.connect(path)
     db.execute(f"PRAGMA user_version = {len(schema.MIGRATIONS) + 1}")
     db.close()
-    with pytest.raises(StoreError, match="newer version.*update") as caught:
+    with pytest.raises(StoreError, match=r"newer version.*update") as caught:
         Store(path)
     assert str(path) in str(caught.value)
 
