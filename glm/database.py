@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from glm.errors import StoreError
 from glm.schema import APPLICATION, INDEX, MIGRATIONS, NO_INDEX
@@ -162,7 +163,7 @@ class Database:
                 _run(db, INDEX if available else NO_INDEX)
         return available
 
-    def _value(self, query: str):
+    def _value(self, query: str) -> Any:
         return self._writer.execute(query).fetchone()[0]
 
 

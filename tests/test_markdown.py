@@ -85,10 +85,10 @@ def test_half_a_character_does_not_stop_an_export():
 @pytest.mark.parametrize("piece", ["# ", "<!-- glm:message {", "```json\n", "## User \t", "> "])
 def test_reading_takes_time_in_proportion_to_the_file(piece):
     start = '<!-- glm:message {"role": "user"} -->\n'
-    began = time.perf_counter()
+    began = time.thread_time()
     for text in (start + piece * 50_000, start + "<!-- glm:call {} -->\n" + piece * 50_000):
         try:
             read_markdown(text)
         except BadRequest:
             continue
-    assert time.perf_counter() - began < 2
+    assert time.thread_time() - began < 2
