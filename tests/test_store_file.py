@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -221,6 +222,12 @@ def test_a_full_disk_is_a_sentence_and_the_store_lives_on(store):
     store._db._value("PRAGMA max_page_count = 1000000")
     store.append(ME, chat, user("fits"), None)
     assert texts(store, chat) == ["fits"]
+
+
+def test_nobody_else_may_read_the_file(store):
+    grow(store, store.create(ME), "secret")
+    for path in store._db.path.parent.iterdir():
+        assert path.stat().st_mode & 0o077 == 0 or os.name == "nt"
 
 
 def test_a_closed_store_says_so(store):
