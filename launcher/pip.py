@@ -44,18 +44,20 @@ def install(python: Path, arguments: Sequence[str], log: Path) -> None:
     environ = {**os.environ, "PYTHONUNBUFFERED": "1"}  # else progress comes in blocks of 8 KB
     lines: list[str] = []
     show = Progress(sys.stderr)
-    with open(log, "a", encoding="utf-8") as file:
-        file.write(f"$ {' '.join(command)}\n")
-        process = subprocess.Popen(
+    with (
+        open(log, "a", encoding="utf-8") as file,
+        subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
             env=environ,
-        )
+        ) as process,
+    ):
+        file.write(f"$ {' '.join(command)}\n")
+        assert process.stdout is not None
         try:
-            assert process.stdout is not None
             for line in process.stdout:
                 file.write(line)
                 file.flush()
@@ -66,7 +68,6 @@ def install(python: Path, arguments: Sequence[str], log: Path) -> None:
             show.close()
             if process.poll() is None:
                 process.terminate()
-                process.wait()
     if code:
         raise explain(lines, log)
 
