@@ -6,8 +6,11 @@ message does not exist for them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from demo.attachments import as_context, read_attachment, split_context
+from demo.conversation_files import KINDS, open_file, save_text, transcript
 from demo.desk import Desk, Visitor, Wish
 from demo.frame import Frame, whole
 from demo.sidebar import listing
@@ -15,7 +18,6 @@ from demo.text import sentence
 from demo.xray import panel
 from glm.errors import GlmError, NotFound
 from glm.messages import Sampling
-
 
 DEFAULT = Wish()
 
@@ -31,7 +33,7 @@ def open_one(desk: Desk, visitor: Visitor, conversation: str) -> Frame:
     try:
         return show(desk, visitor, conversation, listing=True)
     except NotFound as error:
-        return show(desk, visitor, "", listing=True, **{"notice": sentence(visitor.say, error)})
+        return show(desk, visitor, "", listing=True, notice=sentence(visitor.say, error))
 
 
 def wish_of(desk: Desk, visitor: Visitor, conversation: str) -> Wish:
@@ -66,7 +68,7 @@ def undo(desk: Desk, visitor: Visitor, conversation: str, node: int) -> Frame:
     if not asked:
         return Frame()
     store.rewind(owner, conversation, asked[-1].parent)
-    composer = asked[-1].message.content
+    composer = split_context(asked[-1].message.content)[1]
     return show(desk, visitor, conversation, composer=composer, listing=True)
 
 
@@ -84,6 +86,33 @@ def judge(desk: Desk, visitor: Visitor, conversation: str, node: int, mark: str 
     """Like, dislike, or neither."""
     value = {"like": "like", "dislike": "dislike"}.get(mark or "")
     desk.app.store.feedback(visitor.user.id, conversation, node, value)  # type: ignore[arg-type]
+
+
+def count_files(desk: Desk, visitor: Visitor, files: Sequence[str]) -> list[tuple[str, bool]]:
+    """What is said of each attached file: its tokens, or why it cannot be read (then False)."""
+    out = []
+    for path in files:
+        try:
+            attached = read_attachment(path)
+        except GlmError as error:
+            out.append((sentence(visitor.say, error), False))
+            continue
+        tokens = desk.app.manager.count(as_context([attached]))
+        out.append((visitor.say("file.tokens", name=attached.name, tokens=f"{tokens:,}"), True))
+    return out
+
+
+def save(desk: Desk, visitor: Visitor, conversation: str, form: tuple[str, str]) -> tuple[str, str]:
+    """(file name, text) of the conversation in a form: (json, markdown or html; language)."""
+    kind, lang = form
+    if kind not in KINDS:
+        raise NotFound(f"no such form: {kind}")
+    return save_text(transcript(desk.app.store, visitor.user.id, conversation), kind, lang)
+
+
+def load(desk: Desk, visitor: Visitor, path: str) -> str:
+    """A saved conversation as a new one; its id."""
+    return open_file(desk.app.store, visitor.user.id, path)
 
 
 def look_inside(desk: Desk, visitor: Visitor, conversation: str, node: int) -> str:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from demo.attachments import as_context, read_attachment, split_context
 from demo.bubbles import Bubble, bubbles
 from demo.desk import Desk, Ticket, Visitor, Wish
 from demo.frame import STILL, Frame, asking, whole
@@ -36,24 +37,48 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked where: a new message under `parent`, or with None the question at `parent`."""
+    """What is asked where: a new message under `parent`, or with None the question at `parent`.
+
+    `files` were read into the message; a refused one gives them back.
+    """
 
     conversation: str
     parent: int | None
     message: Message | None
+    files: tuple[str, ...] = ()
 
 
-def send(desk: Desk, visitor: Visitor, conversation: str, text: str, wish: Wish) -> Iterator[Frame]:
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What was in the input: text, and paths of uploaded files."""
+
+    text: str
+    files: tuple[str, ...] = ()
+
+
+def send(
+    desk: Desk, visitor: Visitor, conversation: str, draft: Draft, wish: Wish
+) -> Iterator[Frame]:
     """Answer a new message at the end of the conversation ("" begins one)."""
-    if not text.strip():
+    if not draft.text.strip() and not draft.files:
         return
-    parent = None
-    if conversation:
-        path = desk.app.store.path(visitor.user.id, conversation)
-        if path:
-            last = path[-1]  # an unanswered question is replaced, it becomes a branch
-            parent = last.parent if last.message.role == "user" else last.id
-    yield from answer(desk, visitor, Question(conversation, parent, Message("user", text)), wish)
+    try:
+        attached = as_context([read_attachment(path) for path in draft.files])
+        parent = _end(desk, visitor, conversation)
+    except GlmError as error:
+        yield Frame(notice=sentence(visitor.say, error))
+        return
+    text = draft.text if draft.text.strip() else visitor.say("file.default")
+    question = Question(conversation, parent, Message("user", attached + text), draft.files)
+    yield from answer(desk, visitor, question, wish)
+
+
+def _end(desk: Desk, visitor: Visitor, conversation: str) -> int | None:
+    """Where a new message goes; an unanswered question is replaced, it becomes a branch."""
+    path = desk.app.store.path(visitor.user.id, conversation) if conversation else []
+    if not path:
+        return None
+    return path[-1].parent if path[-1].message.role == "user" else path[-1].id
 
 
 def retry(desk: Desk, visitor: Visitor, place: Place, wish: Wish) -> Iterator[Frame]:
@@ -68,9 +93,10 @@ def edit(desk: Desk, visitor: Visitor, place: Place, text: str, wish: Wish) -> I
     """Other words instead of those at `place`, as a branch; a changed question is answered."""
     store, owner, conversation = desk.app.store, visitor.user.id, place.conversation
     old = store.path(owner, conversation, leaf=place.node)[-1]
-    if not text.strip() or text == old.message.content:
+    attached, said = split_context(old.message.content)
+    if not text.strip() or text == said:
         return
-    changed = old.message.edited(content=text)
+    changed = old.message.edited(content=attached + text)
     if changed.role == "user":
         yield from answer(desk, visitor, Question(conversation, old.parent, changed), wish)
     else:
@@ -101,7 +127,7 @@ def _answer(
     asked = message or before[-1].message
     shown = bubbles(asked, visitor.say)
     yield asking(
-        before if message else before[:-1], shown[-1], visitor.say, composer="" if message else None
+        before if message else before[:-1], shown, visitor.say, composer="" if message else None
     )
     yield from _until_ready(desk, visitor, ticket)
     if ticket.stopped.is_set():
@@ -116,7 +142,7 @@ def _answer(
     try:
         node = question.parent
         if message:
-            cid = cid or store.create(owner, system=wish.system)
+            cid = cid or store.create(owner, _title(message.content), wish.system)
             node = store.append(owner, cid, message, question.parent)
         store.set_settings(owner, cid, settings(wish))
     except BaseException:
@@ -260,14 +286,20 @@ def _cut(stream: EventStream, writing: Writing) -> Finish:
 def _refused(desk: Desk, visitor: Visitor, question: Question, notice: str) -> Frame:
     """Back to where it was before the question, with the question in the input again."""
     store, owner, cid = desk.app.store, visitor.user.id, question.conversation
-    text = question.message.content if question.message else None
+    text = split_context(question.message.content)[1] if question.message else None
     nodes = store.path(owner, cid) if cid else []
-    return whole(nodes, visitor.say, notice=notice, composer=text)
+    return whole(nodes, visitor.say, notice=notice, composer=text, files=question.files)
 
 
 def _conversation(system: str, messages: Sequence[Message]) -> Conversation:
     head = (Message("system", system),) if system.strip() else ()
     return Conversation((*head, *messages))
+
+
+def _title(content: str) -> str:
+    """ "" lets the store take it from the message; of one with files, from the words after them."""
+    attached, said = split_context(content)
+    return said.strip()[:60] if attached else ""
 
 
 def seeded(sampling: Sampling) -> Sampling:

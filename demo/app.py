@@ -22,7 +22,7 @@ from demo.labels import Labels
 from demo.text import LANGUAGES, choose_language
 from glm.app import App
 
-UPLOAD_LIMIT = "20mb"
+KEPT = 24 * 3600  # seconds an uploaded file stays on the server
 
 
 def build(app: App) -> gr.Blocks:
@@ -31,7 +31,10 @@ def build(app: App) -> gr.Blocks:
     lang = choose_language(app.lang, None)
     labels = Labels(desk.words.of(lang))
     with gr.Blocks(
-        title=desk.words.say(lang, "app.name"), analytics_enabled=False, fill_height=True
+        title=desk.words.say(lang, "app.name"),
+        analytics_enabled=False,
+        fill_height=True,
+        delete_cache=(3600, KEPT),
     ) as page:
         bar = labels.html(
             top.head,
@@ -47,16 +50,8 @@ def build(app: App) -> gr.Blocks:
 
 
 def mount_options() -> dict[str, Any]:
-    """Arguments for `gr.mount_gradio_app`."""
-    return {
-        **theme.look(),
-        "ssr_mode": False,
-        "run_history": False,
-        "footer_links": [],
-        "show_error": False,
-        "max_file_size": UPLOAD_LIMIT,
-        "enable_monitoring": False,
-    }
+    """Arguments for `gr.mount_gradio_app`: the look. The rest is the server's."""
+    return theme.look()
 
 
 __all__ = ["LANGUAGES", "build", "mount_options"]

@@ -22,6 +22,9 @@ from glm.errors import BadRequest
 
 PDF_SECONDS = 30.0
 _TABLES = (".csv", ".tsv")
+_BLOCK = re.compile(
+    r"(?P<name>[^\n`<>|\[\]]{1,100})\n(?P<code>(?P<fence>`{3,})(?:csv)?\n.*?\n(?P=fence))\n\n", re.S
+)
 _BOMS = (  # the longer first: UTF-32 LE starts with the mark of UTF-16 LE
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -77,6 +80,19 @@ def as_context(attachments: Sequence[Attachment]) -> str:
         text = attachment.text.rstrip("\n")
         blocks.append(f"{attachment.name}\n{fence}{kind}\n{text}\n{fence}\n\n")
     return "".join(blocks)
+
+
+def split_context(content: str) -> tuple[str, str]:
+    """A message as (what `as_context` put in front, the user's own text)."""
+    at = 0
+    while block := _BLOCK.match(content, at):
+        at = block.end()
+    return content[:at], content[at:]
+
+
+def context_blocks(context: str) -> list[tuple[str, str]]:
+    """The files of `as_context` as (name, code fence)."""
+    return [(block["name"], block["code"]) for block in _BLOCK.finditer(context)]
 
 
 def _read(path: Path, name: str, limit_bytes: int) -> bytes:

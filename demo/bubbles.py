@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from demo.attachments import context_blocks, split_context
 from demo.text import Say
 from glm.messages import Message
 from glm.store import Node, TurnRecord
@@ -50,11 +51,14 @@ def bubbles(message: Message, say: Say, thinking: bool = False) -> list[Bubble]:
     """One message; `thinking` while its reasoning is still being written."""
     role = "user" if message.role == "user" else "assistant"
     out: list[Bubble] = []
+    context, content = split_context(message.content) if role == "user" else ("", message.content)
+    for name, code in context_blocks(context):
+        out.append(bubble(role, code, {"title": name, "status": "done"}))
     if message.thinking:
         title = {"title": say("chat.thinking"), "status": "pending" if thinking else "done"}
         out.append(bubble(role, safe(message.thinking), title))
-    if message.content or not out:
-        out.append(bubble(role, safe(message.content)))
+    if content or not out:
+        out.append(bubble(role, safe(content)))
     return out
 
 
@@ -70,7 +74,7 @@ def facts(node: Node, say: Say) -> dict[str, Any]:
     return {
         "node": node.id,
         "role": "user" if node.message.role == "user" else "assistant",
-        "text": node.message.content,
+        "text": split_context(node.message.content)[1],
         "branch": [index + 1, count],
         "mark": node.feedback.value if node.feedback else None,
         "figures": figures(node.turn, say) if node.turn else "",

@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from demo.conversation_files import KINDS
 from demo.desk import Wish
 from demo.labels import Labels
 from demo.text import Say
@@ -28,7 +29,7 @@ class Drawer:
     max_tokens: gr.Slider
     seed: gr.Number
     reset: gr.Button
-    save: dict[str, gr.Button]
+    save: gr.HTML
     load: gr.UploadButton
 
     @property
@@ -101,19 +102,7 @@ def build(labels: Labels) -> Drawer:
     words = {"label": "settings.seed", "placeholder": "settings.seed_hint"}
     seed = labels.make(gr.Number, words, value=None, precision=0, minimum=0, elem_id="seed")
     reset = labels.make(gr.Button, {"value": "settings.reset"}, size="sm", variant="secondary")
-    labels.html(lambda say: f"<h3>{escape(say('settings.save'))}</h3>", elem_classes="group")
-    with gr.Row(elem_classes="buttons"):
-        save = {
-            kind: labels.make(
-                gr.Button,
-                {"value": f"settings.{kind}"},
-                size="sm",
-                variant="secondary",
-                elem_id=f"save-{kind}",
-                min_width=60,
-            )
-            for kind in ("json", "markdown", "html")
-        }
+    save = labels.html(_save, elem_id="save", js_on_load="glm.save(element, trigger, 'save')")
     load = labels.make(
         gr.UploadButton,
         {"label": "settings.import"},
@@ -125,6 +114,14 @@ def build(labels: Labels) -> Drawer:
     return Drawer(
         system, temperature, top_p, top_k, repetition, max_tokens, seed, reset, save, load
     )
+
+
+def _save(say: Say) -> str:
+    buttons = "".join(
+        f'<button class="pill" data-kind="{kind}">{escape(say(f"settings.{kind}"))}</button>'
+        for kind in KINDS
+    )
+    return f'<h3>{escape(say("settings.save"))}</h3><div class="kinds">{buttons}</div>'
 
 
 def sheet_head(title: str, say: Say) -> str:

@@ -29,7 +29,8 @@ class Frame:
     `history` is all but the last exchange and `live` the last one, a component of its own, so
     that a step costs the same at turn 200 as at turn 1. `meter` is the line under the answer,
     `notice` a sentence about something that went wrong. `context` is (used, available) tokens.
-    `composer` replaces the text in the input; `conversation` is the id of the open one.
+    `composer` replaces the text in the input and `files` what is attached to it;
+    `conversation` is the id of the open one.
     """
 
     history: list[Bubble] | None = None
@@ -39,6 +40,7 @@ class Frame:
     notice: str | None = None
     context: tuple[int, int] | None = None
     composer: str | None = None
+    files: tuple[str, ...] = ()
     conversation: str | None = None
     listing: bool = False
 
@@ -56,8 +58,8 @@ def whole(nodes: Sequence[Node], say: Say, **more: Any) -> Frame:
     return Frame(before.bubbles, last.bubbles, rows, **{"meter": "", "notice": "", **more})
 
 
-def asking(nodes: Sequence[Node], question: Bubble, say: Say, **more: Any) -> Frame:
+def asking(nodes: Sequence[Node], question: list[Bubble], say: Say, **more: Any) -> Frame:
     """The conversation up to a question that is about to be answered."""
     before = draw(nodes, say)
     rows = Rows(before.rows, [{"role": "user", "text": "", "node": None}], busy=True)
-    return Frame(before.bubbles, [question], rows, meter="", notice="", **more)
+    return Frame(before.bubbles, question, rows, meter="", notice="", **more)

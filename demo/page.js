@@ -179,12 +179,13 @@
     };
     watch("value", read);
     read();
-    there("#scroll, #dock", 2, () => {
+    there("#scroll, #dock, #composer", 3, () => {
       new MutationObserver(() => requestAnimationFrame(decorate)).observe($("#scroll"), {
         childList: true, subtree: true,
       });
       scrolling();
       dropping();
+      attaching();
       name();
       decorate();
     });
@@ -306,6 +307,17 @@
       glm.attach([...event.dataTransfer.files]);
     });
   }
+  // Tells the server when the attached files changed, not with every key.
+  function attaching() {
+    let known = 0;
+    const look = () => {
+      const now = document.querySelectorAll("#composer .thumbnail-item").length;
+      if (now === known) return;
+      known = now;
+      setTimeout(() => act("files", {}), 60);
+    };
+    new MutationObserver(look).observe($("#composer"), { childList: true, subtree: true });
+  }
   glm.attach = (files) => {
     const field = $("#composer input[type=file]"), carry = new DataTransfer();
     if (!field) return;
@@ -315,16 +327,23 @@
   };
 
   // ---- saving ----
-  glm.save = (name, type, text) => {
-    if (!text) return;
-    const link = make("a");
-    link.href = URL.createObjectURL(new Blob([text], { type }));
-    link.download = name;
-    document.body.append(link);
-    link.click();
-    link.remove();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-  };
+  glm.save = (element, trigger) =>
+    element.addEventListener("click", (event) => {
+      const hit = event.target.closest("[data-kind]");
+      if (hit) trigger("save", { kind: hit.dataset.kind });
+    });
+  glm.saved = (props, watch) =>
+    watch("value", () => {
+      const file = JSON.parse(props.value || "{}");
+      if (!file.text) return;
+      const link = make("a");
+      link.href = URL.createObjectURL(new Blob([file.text], { type: "text/plain;charset=utf-8" }));
+      link.download = file.name;
+      document.body.append(link);
+      link.click();
+      link.remove();
+      setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+    });
 
   // ---- the page ----
   document.addEventListener("click", (event) => {

@@ -84,7 +84,7 @@ class Painter:
         if frame.rows is not None:
             change = {"submit_btn": not frame.rows.busy, "stop_btn": frame.rows.busy}
         if frame.composer is not None:
-            change["value"] = {"text": frame.composer, "files": []}
+            change["value"] = {"text": frame.composer, "files": list(frame.files)}
         return {self.parts.composer: gr.update(**change)} if change else {}
 
     def opened(self, visitor: Visitor, conversation: str, lang: str = "") -> Updates:
@@ -118,13 +118,18 @@ class Painter:
 
 
 def _turns(frame: Frame, conversation: str, words: dict[str, str] | None) -> str:
-    """What page.js draws the footers from. No "<": gradio warns of markup in values."""
+    """What page.js draws the footers from."""
     rows = frame.rows
     data: dict[str, Any] = {"conversation": conversation}
     if rows:
         data |= {"history": rows.history, "live": rows.live, "busy": rows.busy}
     if words:
         data["words"] = words
+    return as_json(data)
+
+
+def as_json(data: dict[str, Any]) -> str:
+    """JSON without "<": gradio warns of markup in values."""
     return json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
 
 

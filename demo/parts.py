@@ -18,7 +18,7 @@ LATEX = [
     {"left": "$", "right": "$", "display": False},
     {"left": "\\(", "right": "\\)", "display": False},
 ]
-FILES = [".txt", ".md", ".csv", ".tsv", ".json", ".pdf", ".py", ".log"]
+FILES = [".txt", ".md", ".csv", ".tsv", ".json", ".pdf", ".py", ".log"]  # what a dialog offers
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,8 @@ class Parts:
     live: gr.Chatbot
     meter: gr.HTML
     turns: gr.HTML
+    saved: gr.HTML
+    files: gr.HTML
     composer: gr.MultimodalTextbox
     line: gr.HTML
     usage: gr.HTML
@@ -92,6 +94,7 @@ def layout(labels: Labels, bar: gr.HTML) -> Parts:
                 live = _chatbot(labels, "live", "chat.live")
                 meter = plain(elem_id="meter")
             with gr.Column(elem_id="dock"):
+                files = plain(elem_id="files")
                 composer = labels.make(
                     gr.MultimodalTextbox,
                     {"placeholder": "chat.placeholder", "label": "chat.placeholder"},
@@ -114,8 +117,9 @@ def layout(labels: Labels, bar: gr.HTML) -> Parts:
         "{}",
         elem_id="turns",
         html_template="",
-        js_on_load="glm.turns(element, trigger, props, watch, 'act', 'again', 'xray', 'save')",
+        js_on_load="glm.turns(element, trigger, props, watch, 'act', 'again', 'xray', 'files')",
     )
+    saved = plain(elem_id="saved", html_template="", js_on_load="glm.saved(props, watch)")
     return Parts(
         bar,
         conversation,
@@ -128,6 +132,8 @@ def layout(labels: Labels, bar: gr.HTML) -> Parts:
         live,
         meter,
         turns,
+        saved,
+        files,
         composer,
         line,
         usage,

@@ -6,6 +6,7 @@ and go out through the painter. Every event is private: none of it is a public e
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from html import escape
@@ -18,10 +19,10 @@ from demo.desk import Desk
 from demo.drawer import wish
 from demo.frame import Frame
 from demo.labels import Labels
-from demo.painter import Painter, Updates, visitor_of
+from demo.painter import Painter, Updates, as_json, visitor_of
 from demo.parts import Parts, layout
 from demo.text import choose_language, sentence
-from glm.errors import GlmError
+from glm.errors import GlmError, NotFound
 
 COOKIE = "glm_lang"
 QUICK: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
@@ -46,19 +47,23 @@ class Asking(Painter):
         p.hero.ask(self.on_ask, form, p.drawn, **SLOW)
         p.turns.again(self.on_again, form, p.drawn, **SLOW)
         p.composer.stop(self.on_stop, None, None, **QUICK)
+        p.turns.files(self.on_files, [p.composer, p.lang], p.files, **QUICK)
 
     def on_send(
         self, request: gr.Request, composer: dict[str, Any], *form: Any
     ) -> Iterator[Updates]:
-        yield from self._send(request, str(composer.get("text") or ""), form)
+        files = tuple(str(file) for file in composer.get("files") or ())
+        yield from self._send(request, answer.Draft(str(composer.get("text") or ""), files), form)
 
     def on_ask(self, request: gr.Request, event: gr.EventData, *form: Any) -> Iterator[Updates]:
-        yield from self._send(request, str(event.text), form)
+        yield from self._send(request, answer.Draft(str(event.text)), form)
 
-    def _send(self, request: gr.Request, text: str, form: tuple[Any, ...]) -> Iterator[Updates]:
+    def _send(
+        self, request: gr.Request, draft: answer.Draft, form: tuple[Any, ...]
+    ) -> Iterator[Updates]:
         conversation, lang, *values = form
         visitor = visitor_of(self.desk, request, lang)
-        frames = answer.send(self.desk, visitor, conversation, text, wish(values))
+        frames = answer.send(self.desk, visitor, conversation, draft, wish(values))
         yield from self.frames(visitor, conversation, frames)
 
     def on_again(self, request: gr.Request, event: gr.EventData, *form: Any) -> Iterator[Updates]:
@@ -74,6 +79,13 @@ class Asking(Painter):
     def on_stop(self, request: gr.Request) -> None:
         self.desk.answers.stop(visitor_of(self.desk, request, "").key)
 
+    def on_files(self, request: gr.Request, composer: dict[str, Any], lang: str) -> str:
+        """Files were attached or taken away."""
+        visitor = visitor_of(self.desk, request, lang)
+        said = acts.count_files(self.desk, visitor, composer.get("files") or ())
+        rows = (f'<span class="file {"" if ok else "bad"}">{escape(t)}</span>' for t, ok in said)
+        return "".join(rows)
+
 
 class Keeping(Painter):
     """What happens to conversations: open, new, rename, delete, search, undo, branches, marks."""
@@ -88,6 +100,8 @@ class Keeping(Painter):
         p.fresh.click(self.on_new, p.lang, opened, **QUICK)
         p.listing.rename(self.on_rename, [*here, p.search], p.listing, **QUICK)
         p.listing.remove(self.on_remove, here, p.drawn, **QUICK)
+        p.drawer.save.save(self.on_save, here, [p.saved, p.meter], **QUICK)
+        p.drawer.load.upload(self.on_load_file, [p.drawer.load, *here], opened, **QUICK)
         p.search.input(self.on_search, [*here, p.search], p.listing, **QUICK)
 
     def on_act(
@@ -139,6 +153,24 @@ class Keeping(Painter):
         except GlmError as error:
             frame = Frame(notice=sentence(visitor.say, error), listing=True)
         return self.frame(visitor, conversation, frame)
+
+    def on_save(
+        self, request: gr.Request, event: gr.EventData, conversation: str, lang: str
+    ) -> Updates:
+        """The browser keeps the file; nothing stays on the server."""
+        visitor, kind = visitor_of(self.desk, request, lang), str(event.kind)
+        try:
+            name, text = acts.save(self.desk, visitor, conversation, (kind, lang))
+        except NotFound:
+            return self.frame(visitor, "", Frame(notice=visitor.say("settings.nothing")))
+        return {self.parts.saved: as_json({"name": name, "text": text, "at": time.time()})}
+
+    def on_load_file(self, request: gr.Request, file: str, conversation: str, lang: str) -> Updates:
+        visitor = visitor_of(self.desk, request, lang)
+        try:
+            return self.opened(visitor, acts.load(self.desk, visitor, file))
+        except GlmError as error:
+            return self.frame(visitor, conversation, Frame(notice=sentence(visitor.say, error)))
 
     def on_search(self, request: gr.Request, conversation: str, lang: str, query: str) -> str:
         visitor = visitor_of(self.desk, request, lang)
