@@ -10,6 +10,7 @@ import logging
 import secrets
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from demo.attachments import as_context, read_attachment, split_context
@@ -18,7 +19,7 @@ from demo.desk import Desk, Ticket, Visitor, Wish
 from demo.frame import STILL, Frame, asking, whole
 from demo.text import sentence
 from glm.chat import EventStream, Options
-from glm.errors import GlmError, NotReady
+from glm.errors import GlmError, NotFound, NotReady
 from glm.messages import CallText, Conversation, Event, Finish, Message, Sampling, Text, Thinking
 from glm.store import Node, TurnRecord
 
@@ -112,10 +113,10 @@ def answer(desk: Desk, visitor: Visitor, question: Question, wish: Wish) -> Iter
         try:
             yield from _answer(desk, visitor, question, wish, ticket)
         except GlmError as error:
-            yield _refused(desk, visitor, question, sentence(visitor.say, error))
+            yield _refused(desk, visitor, question, ticket, sentence(visitor.say, error))
         except Exception as error:  # the border of a request: the next message must work
             _log.exception("an answer failed")
-            yield _refused(desk, visitor, question, sentence(visitor.say, error))
+            yield _refused(desk, visitor, question, ticket, sentence(visitor.say, error))
 
 
 def _answer(
@@ -131,7 +132,7 @@ def _answer(
     )
     yield from _until_ready(desk, visitor, ticket)
     if ticket.stopped.is_set():
-        yield _refused(desk, visitor, question, "")
+        yield _refused(desk, visitor, question, ticket, "")
         return
     sampling = seeded(wish.sampling or desk.app.manager.defaults())
     past = [n.message for n in before] + ([message] if message else [])
@@ -144,6 +145,7 @@ def _answer(
         if message:
             cid = cid or store.create(owner, _title(message.content), wish.system)
             node = store.append(owner, cid, message, question.parent)
+            ticket.conversation = cid
         store.set_settings(owner, cid, settings(wish))
     except BaseException:
         stream.close()
@@ -251,7 +253,8 @@ def _write(
     finally:
         if not keep.done:  # the tab was closed: keep what there is, free the slot
             stream.close()
-            keep.save(stream, _cut(stream, writing))
+            with suppress(NotFound):  # the conversation was deleted
+                keep.save(stream, _cut(stream, writing))
 
 
 def _step(writing: Writing, visitor: Visitor, question: list[Bubble]) -> Frame:
@@ -283,12 +286,20 @@ def _cut(stream: EventStream, writing: Writing) -> Finish:
     return writing.finish or Finish("cancelled", writing.message(), stream.usage, seconds)
 
 
-def _refused(desk: Desk, visitor: Visitor, question: Question, notice: str) -> Frame:
-    """Back to where it was before the question, with the question in the input again."""
-    store, owner, cid = desk.app.store, visitor.user.id, question.conversation
-    text = split_context(question.message.content)[1] if question.message else None
-    nodes = store.path(owner, cid) if cid else []
-    return whole(nodes, visitor.say, notice=notice, composer=text, files=question.files)
+def _refused(
+    desk: Desk, visitor: Visitor, question: Question, ticket: Ticket, notice: str
+) -> Frame:
+    """The conversation at rest; a question that was not taken is in the input again."""
+    kept = ticket.conversation
+    message = None if kept else question.message
+    text = split_context(message.content)[1] if message else None
+    more = {"notice": notice, "composer": text, "files": question.files if message else ()}
+    cid = kept or question.conversation
+    try:
+        nodes = desk.app.store.path(visitor.user.id, cid) if cid else []
+    except NotFound:  # deleted in another tab
+        cid, nodes = "", []
+    return whole(nodes, visitor.say, conversation=cid, **more)
 
 
 def _conversation(system: str, messages: Sequence[Message]) -> Conversation:

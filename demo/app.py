@@ -4,7 +4,7 @@
     gr.mount_gradio_app(server, page, path="/", **mount_options())
 
 Who is asking comes from `scope["user"]`, which the server puts there. Offline by construction:
-no fonts, scripts or pictures from elsewhere, and a policy that forbids the browser to ask.
+no fonts, scripts or pictures from elsewhere.
 """
 
 from __future__ import annotations

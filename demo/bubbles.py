@@ -94,7 +94,7 @@ def figures(turn: TurnRecord, say: Say) -> str:
 def safe(text: str) -> str:
     """Markdown in which HTML is shown as text and no image is fetched; code stays as it is.
 
-    The page's policy (`theme.HEAD`) forbids the requests as well; this keeps the text readable.
+    The server's policy forbids the requests as well; this keeps the text readable.
     """
     if "<" not in text and "![" not in text:
         return text

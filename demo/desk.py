@@ -40,9 +40,13 @@ class Wish:
 
 
 class Ticket:
-    """One answer in the making; `stop` may come from any thread, before or after the stream."""
+    """One answer in the making; `stop` may come from any thread, before or after the stream.
+
+    `conversation` is where the question was kept, once it was.
+    """
 
     def __init__(self) -> None:
+        self.conversation = ""
         self._stream: EventStream | None = None
         self._lock = threading.Lock()
         self.stopped = threading.Event()

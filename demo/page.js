@@ -110,7 +110,7 @@
     const form = make("form", "editor"), area = make("textarea");
     area.value = row.text;
     area.setAttribute("aria-label", words.edit);
-    const send = make("button", "pill main", row.role === "user" ? words.send : words.save);
+    const send = make("button", "pill go", row.role === "user" ? words.send : words.save);
     const cancel = make("button", "pill", words.cancel);
     cancel.type = "button";
     const end = () => { form.remove(); box.classList.remove("editing"); };

@@ -59,6 +59,8 @@ class Painter:
     ) -> Updates:
         """The updates of one frame."""
         parts, out = self.parts, {}
+        if frame.conversation is not None:
+            conversation = frame.conversation
         if frame.history is not None:
             out[parts.history] = frame.history
         if frame.live is not None:

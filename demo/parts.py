@@ -72,79 +72,69 @@ def plain(**options: Any) -> gr.HTML:
 
 def layout(labels: Labels, bar: gr.HTML) -> Parts:
     """Make the components where they belong, inside the tab."""
-    conversation = gr.Textbox(visible=False)
-    lang = gr.Textbox(visible=False)
+    made: dict[str, Any] = {"top": bar}
+    made["conversation"] = gr.Textbox(visible=False)
+    made["lang"] = gr.Textbox(visible=False)
     with gr.Row(elem_id="chat"):
         with gr.Column(elem_id="side", scale=0):
-            fresh = labels.make(gr.Button, {"value": "side.new"}, elem_id="new")
-            words = {"placeholder": "side.search", "label": "side.search"}
-            search = labels.make(
-                gr.Textbox, words, elem_id="search", show_label=False, container=False
-            )
-            listing = plain(
-                elem_id="list",
-                js_on_load="glm.list(element, trigger, 'open', 'rename', 'remove')",
-            )
+            made |= _side(labels)
         with gr.Column(elem_id="main"):
             with gr.Column(elem_id="scroll"):
-                hero = labels.html(
-                    top.hero, elem_id="hero", js_on_load="glm.hero(element, trigger, 'ask')"
-                )
-                history = _chatbot(labels, "history", "chat.label")
-                live = _chatbot(labels, "live", "chat.live")
-                meter = plain(elem_id="meter")
+                made |= _talk(labels)
             with gr.Column(elem_id="dock"):
-                files = plain(elem_id="files")
-                composer = labels.make(
-                    gr.MultimodalTextbox,
-                    {"placeholder": "chat.placeholder", "label": "chat.placeholder"},
-                    elem_id="composer",
-                    show_label=False,
-                    container=False,
-                    file_count="multiple",
-                    file_types=FILES,
-                    max_lines=10,
-                    max_plain_text_length=1_000_000,
-                    autofocus=True,
-                )
-                with gr.Row(elem_id="foot"):
-                    line = plain(elem_id="line")
-                    usage = plain(elem_id="usage")
+                made |= _dock(labels)
         with gr.Column(elem_id="drawer", scale=0):
-            settings = drawer.build(labels)
-    xray, table, path, opener, opening = _sheets(labels)
-    turns = gr.HTML(
-        "{}",
+            made["drawer"] = drawer.build(labels)
+    made |= _sheets(labels)
+    made["turns"] = plain(
+        value="{}",
         elem_id="turns",
         html_template="",
         js_on_load="glm.turns(element, trigger, props, watch, 'act', 'again', 'xray', 'files')",
     )
-    saved = plain(elem_id="saved", html_template="", js_on_load="glm.saved(props, watch)")
-    return Parts(
-        bar,
-        conversation,
-        lang,
-        fresh,
-        search,
-        listing,
-        hero,
-        history,
-        live,
-        meter,
-        turns,
-        saved,
-        files,
-        composer,
-        line,
-        usage,
-        settings,
-        xray,
-        table,
-        path,
-        opener,
-        opening,
-        gr.Timer(1.0, active=False),
+    made["saved"] = plain(elem_id="saved", html_template="", js_on_load="glm.saved(props, watch)")
+    return Parts(**made, timer=gr.Timer(1.0, active=False))
+
+
+def _side(labels: Labels) -> dict[str, Component]:
+    fresh = labels.make(gr.Button, {"value": "side.new"}, elem_id="new")
+    words = {"placeholder": "side.search", "label": "side.search"}
+    search = labels.make(gr.Textbox, words, elem_id="search", show_label=False, container=False)
+    script = "glm.list(element, trigger, 'open', 'rename', 'remove')"
+    return {
+        "fresh": fresh,
+        "search": search,
+        "listing": plain(elem_id="list", js_on_load=script),
+    }
+
+
+def _talk(labels: Labels) -> dict[str, Component]:
+    script = "glm.hero(element, trigger, 'ask')"
+    return {
+        "hero": labels.html(top.hero, elem_id="hero", js_on_load=script),
+        "history": _chatbot(labels, "history", "chat.label"),
+        "live": _chatbot(labels, "live", "chat.live"),
+        "meter": plain(elem_id="meter"),
+    }
+
+
+def _dock(labels: Labels) -> dict[str, Component]:
+    files = plain(elem_id="files")
+    composer = labels.make(
+        gr.MultimodalTextbox,
+        {"placeholder": "chat.placeholder", "label": "chat.placeholder"},
+        elem_id="composer",
+        show_label=False,
+        container=False,
+        file_count="multiple",
+        file_types=FILES,
+        max_lines=10,
+        max_plain_text_length=1_000_000,
+        autofocus=True,
     )
+    with gr.Row(elem_id="foot"):
+        line, usage = plain(elem_id="line"), plain(elem_id="usage")
+    return {"files": files, "composer": composer, "line": line, "usage": usage}
 
 
 def _chatbot(labels: Labels, name: str, label: str) -> gr.Chatbot:
@@ -166,7 +156,7 @@ def _chatbot(labels: Labels, name: str, label: str) -> gr.Chatbot:
     )
 
 
-def _sheets(labels: Labels) -> tuple[gr.HTML, gr.HTML, gr.Textbox, gr.Button, gr.HTML]:
+def _sheets(labels: Labels) -> dict[str, Component]:
     """The dialogs: the X-ray of a turn, and another model."""
     with gr.Column(elem_id="xray", elem_classes="sheet"):
         labels.html(lambda say: sheet_head(say("xray.title"), say), elem_classes="sheet-head")
@@ -177,8 +167,7 @@ def _sheets(labels: Labels) -> tuple[gr.HTML, gr.HTML, gr.Textbox, gr.Button, gr
         with gr.Row(elem_classes="open-row"):
             words = {"label": "model.path", "placeholder": "model.path_hint"}
             path = labels.make(gr.Textbox, words, elem_id="path", visible=False, scale=4)
-            opener = labels.make(
-                gr.Button, {"value": "model.open"}, variant="primary", visible=False, scale=0
-            )
+            words = {"value": "model.open"}
+            opener = labels.make(gr.Button, words, variant="primary", visible=False, scale=0)
         opening = plain(elem_id="opening")
-    return xray, table, path, opener, opening
+    return {"xray": xray, "table": table, "path": path, "open": opener, "opening": opening}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from html import escape
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import gradio as gr
 
 from demo import acts, answer, models
-from demo.desk import Desk
+from demo.desk import Desk, Visitor
 from demo.drawer import wish
 from demo.frame import Frame
 from demo.labels import Labels
@@ -74,7 +75,17 @@ class Asking(Painter):
             frames = answer.edit(self.desk, visitor, place, str(event.text), wish(values))
         else:
             frames = answer.retry(self.desk, visitor, place, wish(values))
-        yield from self.frames(visitor, conversation, frames)
+        yield from self._told(visitor, conversation, frames)
+
+    def _told(
+        self, visitor: Visitor, conversation: str, frames: Iterator[Frame]
+    ) -> Iterator[Updates]:
+        """Frames; a message that is not there is said, not raised."""
+        try:
+            yield from self.frames(visitor, conversation, frames)
+        except GlmError as error:
+            frame = Frame(notice=sentence(visitor.say, error))
+            yield self.frame(visitor, conversation, frame)
 
     def on_stop(self, request: gr.Request) -> None:
         self.desk.answers.stop(visitor_of(self.desk, request, "").key)
@@ -141,7 +152,8 @@ class Keeping(Painter):
         self, request: gr.Request, event: gr.EventData, conversation: str, lang: str, query: str
     ) -> str:
         visitor = visitor_of(self.desk, request, lang)
-        acts.rename(self.desk, visitor, str(event.id), str(event.title))
+        with suppress(NotFound):  # deleted in another tab: the list below shows it
+            acts.rename(self.desk, visitor, str(event.id), str(event.title))
         return acts.conversations(self.desk, visitor, conversation, query)
 
     def on_remove(

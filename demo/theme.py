@@ -1,4 +1,4 @@
-"""How the page looks: one restrained palette, system fonts only, and a policy against requests.
+"""How the page looks: one restrained palette and system fonts; nothing comes from elsewhere.
 
 The rules of layout are in style.css, what the browser does by itself is in page.js.
 """
@@ -28,10 +28,6 @@ MONO = (
     "DejaVu Sans Mono",
     "Noto Sans Mono CJK SC",
     "monospace",
-)
-POLICY = (
-    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
-    "img-src 'self' data: blob:; object-src 'none'; base-uri 'self'; form-action 'self'"
 )
 ICON = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E"
@@ -68,14 +64,13 @@ def theme() -> gr.themes.Base:
 
 
 def head() -> str:
-    """The policy, the icon, the style and the script. A page may fetch from its own server alone.
+    """The icon, the style and the script.
 
     The style is here because gradio rewrites the selectors of its `css` argument.
     """
     script = (HERE / "page.js").read_text(encoding="utf-8")
     style = (HERE / "style.css").read_text(encoding="utf-8")
     return (
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1, '
         'viewport-fit=cover, interactive-widget=resizes-content">'
         f'<link rel="icon" href="{ICON}"><style>{style}</style><script>{script}</script>'
