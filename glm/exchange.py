@@ -64,7 +64,7 @@ def to_openai(transcript: Transcript) -> dict[str, Any]:
     messages = _messages(conversation.messages)
     tools = [_tool(tool) for tool in conversation.tools]
     extra: dict[str, Any] = {"title": transcript.title} if transcript.title else {}
-    without_ids = [replace(message, ids=None) for message in conversation.messages]
+    without_ids = [message.edited() for message in conversation.messages]
     extra["messages"] = _kept(without_ids, messages, _read_message, _more_of_message)
     extra["tools"] = _kept(conversation.tools, tools, _read_tool, _more_of_tool)
     out: dict[str, Any] = {"messages": messages}

@@ -55,7 +55,8 @@ class Message:
     """One turn. An assistant turn holds its text (the thought, when calls follow) and its calls.
 
     `ids` are the token ids the model produced for this turn, without the stop token; they are
-    sent again instead of the text while the text is unedited (`edited` drops them).
+    sent again instead of the text while the text is unedited (`edited` drops them) and the
+    tokenizer is the one that `vocabulary` names.
     `learn` is the data file's own word on the loss: True, False, or None for the default.
     A `tool` message is the observation of the call `call_id` of the tool `name`.
     """
@@ -68,6 +69,7 @@ class Message:
     call_id: str = ""
     learn: bool | None = None
     ids: tuple[int, ...] | None = None
+    vocabulary: str = ""
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
@@ -75,7 +77,7 @@ class Message:
 
     def edited(self, **changes: Any) -> Message:
         """A copy with other text; the produced ids no longer belong to it and are dropped."""
-        return replace(self, **{"ids": None, **changes})
+        return replace(self, **{"ids": None, "vocabulary": "", **changes})
 
 
 @dataclass(frozen=True, slots=True)

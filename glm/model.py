@@ -29,17 +29,15 @@ class Model:
     ) -> tuple[str, History]:
         """The answer and the history to pass next time: [{"role", "content"}, ...].
 
-        `sampling` are fields of `glm.messages.Sampling`, e.g. temperature=0. A history item may
-        keep "ids", the tokens the model produced. Raises PromptTooLong, BadSampling, EngineError.
+        `sampling` are fields of `glm.messages.Sampling`, e.g. temperature=0. An answer in the
+        history keeps the ids the model produced, so that they are not computed again.
+        Raises PromptTooLong, BadSampling, EngineError.
         """
         past = [*(history or []), {"role": "user", "content": query}]
-        messages = tuple(
-            Message(m["role"], m["content"], ids=tuple(m["ids"]) if m.get("ids") else None)
-            for m in past
-        )
+        messages = tuple(Message(**turn) for turn in past)
         message = _last(self.stream(Conversation(messages), **sampling))
-        answer = {"role": "assistant", "content": message.content, "ids": message.ids}
-        return message.content, [*past, answer]
+        kept = ("role", "content", "ids", "vocabulary")
+        return message.content, [*past, {name: getattr(message, name) for name in kept}]
 
     def stream(self, conversation: Conversation, **sampling: Any) -> EventStream:
         """The events of the next turn, as they arrive."""

@@ -195,7 +195,7 @@ def pack_message(message: Message) -> tuple[str, str, str | None, bytes | None]:
         extra["content"] = message.content
     if message.calls:
         extra["calls"] = [_call(call) for call in message.calls]
-    for name in ("thinking", "name", "call_id"):
+    for name in ("thinking", "name", "call_id", "vocabulary"):
         if getattr(message, name):
             extra[name] = getattr(message, name)
     if message.learn is not None:

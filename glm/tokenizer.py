@@ -7,6 +7,7 @@ order (THUDM/chatglm3-6b, tokenization_chatglm.py). Not covered: ChatGLM-6B v1 a
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -59,6 +60,7 @@ class Tokenizer:
         self._names = {i: s for s, i in self.special.items()}
         self.size = self.text_size + len(SPECIALS)
         self.eos: int = self._sp.eos_id()
+        self.fingerprint = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         self.pad = 0
 
     @classmethod

@@ -3,6 +3,7 @@
 import itertools
 import json
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -262,6 +263,10 @@ def test_a_turn_sent_again_is_its_produced_ids(dialect):
     again = dialect.prompt(Conversation((asked, message, Message("tool", "12°C"))))
     assert again[: len(prompt) + len(ids)] == (*prompt, *ids)
     edited = dialect.prompt(Conversation((asked, message.edited(content="Hm."))))
+    other = replace(message, ids=(1, 2, 3), vocabulary="another tokenizer")
+    assert dialect.prompt(Conversation((asked, other))) == dialect.prompt(
+        Conversation((asked, message.edited()))
+    )
     assert edited != dialect.prompt(Conversation((asked, message)))
 
 

@@ -124,7 +124,7 @@ class ChatGLM3:
         if message.role != "assistant":
             return [self._block(message.role, "", message.content)]
         learn = message.learn is not False
-        if message.ids is not None:
+        if message.ids is not None and message.vocabulary == self.tokenizer.fingerprint:
             return [("assistant", message.ids, learn)]
         blocks = []
         if message.content or not message.calls:
@@ -186,7 +186,13 @@ class ChatGLM3Parser:
     def message(self) -> Message:
         """The turn: its text, its calls, and the produced ids without the end token."""
         content = "".join(self._texts)
-        return Message("assistant", content, calls=tuple(self._calls), ids=tuple(self._ids))
+        return Message(
+            "assistant",
+            content,
+            calls=tuple(self._calls),
+            ids=tuple(self._ids),
+            vocabulary=self._tokenizer.fingerprint,
+        )
 
     def _open_block(self) -> None:
         self._decoder = self._tokenizer.decoder()
