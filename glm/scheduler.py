@@ -56,7 +56,6 @@ class Scheduler:
         self.limits = limits
         self.device = next(model.parameters()).device
         self.computed = 0
-        self._additive = model.config._attn_implementation == "eager"
         self._last_only = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._waiting: FairQueue[Job] = FairQueue()
         self._slots = Slots(limits.slots, limits.reuse)
@@ -147,8 +146,7 @@ class Scheduler:
         positions = torch.arange(start, stop, device=self.device)
         mask = None
         if start and stop - start > 1:
-            mask = torch.arange(stop, device=self.device) <= positions[:, None]  # (T, L)
-            mask = mask[None, None]
+            mask = self._mask(positions[:, None], stop)[None, None]  # (1, 1, T, L)
         ids = torch.tensor([job.ids[start:stop]], device=self.device)
         logits = self._forward(rows.one(0, start, stop), ids, positions[None], mask)
         job.filled = stop
@@ -173,12 +171,17 @@ class Scheduler:
         else:
             positions = torch.tensor([[length - 1] for length in lengths], device=self.device)
             rows = batch.all(positions[:, 0], stop)
-            mask = torch.arange(stop, device=self.device) <= positions  # (B, L)
-            mask = mask[:, None, None]
+            mask = self._mask(positions, stop)[:, None, None]  # (B, 1, 1, L)
         logits = self._forward(rows, ids, positions, mask)
         for job, length in zip(jobs, lengths, strict=True):
             job.filled = length
         self._extend(jobs, logits)
+
+    def _mask(self, positions: torch.Tensor, stop: int) -> torch.Tensor:
+        """What each of `positions` (N, 1) may not look at, to be added to the scores (N, stop)."""
+        hidden = torch.arange(stop, device=self.device) > positions
+        zeros = torch.zeros(hidden.shape, dtype=self.model.dtype, device=self.device)
+        return zeros.masked_fill_(hidden, torch.finfo(zeros.dtype).min)
 
     def _forward(
         self,
@@ -189,9 +192,6 @@ class Scheduler:
     ) -> torch.Tensor:
         """Logits of the last position in fp32 (B, V)."""
         only = {"logits_to_keep": 1} if self._last_only else {}
-        if mask is not None and self._additive:
-            least = torch.finfo(self.model.dtype).min
-            mask = torch.zeros_like(mask, dtype=self.model.dtype).masked_fill(~mask, least)
         out = self.model(
             input_ids=ids,
             position_ids=positions,

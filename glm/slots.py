@@ -76,7 +76,7 @@ class Slots:
             self._trim()
 
     def drop(self, jobs: Collection[Job]) -> None:
-        """Free the slots of jobs whose step failed; the batch, if it was in it, is not used again."""
+        """Free the slots of jobs whose step failed; the batch it ran on is not used again."""
         for job in jobs:
             job.rows = None
             if job in self.prefilling:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +11,17 @@ import torch
 from transformers import GlmConfig, GlmForCausalLM
 
 from glm.engines.base import Chunk, Stream
+from glm.engines.local import LocalEngine
+from glm.messages import Sampling
 
 CONTEXT = 512
 VOCABULARY = 96
+Make = Callable[..., LocalEngine]
+GREEDY = Sampling(temperature=0, max_tokens=24)
+
+
+def greedy(count: int) -> Sampling:
+    return Sampling(temperature=0, max_tokens=count)
 
 
 def tiny_glm(seed: int = 0, **changes: Any) -> GlmForCausalLM:
