@@ -32,7 +32,7 @@ def refused(*arguments: str, **environ: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-def test_the_page_is_there_within_five_seconds_and_ends_at_once(tmp_path):
+def test_the_page_is_up_quickly_and_ends_at_once(tmp_path):
     began = time.monotonic()
     with running(tmp_path) as program:
         assert program.get("/", HTML)[0] == 200
