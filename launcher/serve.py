@@ -20,7 +20,7 @@ import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import uvicorn
 
@@ -60,7 +60,7 @@ def serve(options: Options) -> int:
         server.run_until_signal(listener)
     finally:
         _stop(app)
-    return 0
+    _leave(0)
 
 
 def data_folder(options: Options) -> Path:
@@ -268,20 +268,19 @@ def _has_desktop() -> bool:
 
 
 def _stop(app: App) -> None:
-    """Close everything, within seconds; a thread that does not end does not keep the program."""
+    """Close everything, within seconds."""
     if "launcher.share" in sys.modules:
         sys.modules["launcher.share"].close()
     closer = threading.Thread(target=_close, args=(app,), daemon=True)
     closer.start()
-    closer.join(3)
-    end = time.monotonic() + 1
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join(max(0.0, end - time.monotonic()))
-            if thread.is_alive():
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(0)
+    closer.join(4)
+
+
+def _leave(code: int) -> NoReturn:
+    """End without waiting for threads: one in the middle of torch would hold or crash the exit."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _close(app: App) -> None:
