@@ -127,6 +127,8 @@ def same(text: str) -> tuple[str, str]:
 def _numbers(name: str, words: Words, values: Values) -> Values | None:
     rng = words.rng
     if name in ("a", "b", "e", "x"):
+        if words.chance(0.07):
+            return {name: words.count()}
         shown = words.number()
         if shown.isdigit() and int(shown) > 999 and not words.chinese and words.chance(0.15):
             return {name: (f"{int(shown):,}", shown)}

@@ -88,12 +88,14 @@ class Batches:
         packs = []
         for _ in range(size):
             if rng.random() < copies:
-                packs.append(Pack((), "", tuple(copying(rng) for _ in range(40))))
+                packs.append(Pack((), "", tuple(copying(rng) for _ in range(30))))
                 continue
-            packs.append(writer.builtin(24))
-            packs.append(rng.choice([writer.some, writer.chat])(7))
-            packs += [writer.unseen(4), writer.unseen(4)] if rng.random() < 0.7 else []
-            packs += [writer.builtin(1, long=True)] if rng.random() < 0.1 else []
+            packs.append(writer.builtin(18))
+            if rng.random() < 0.5:
+                kinds = (writer.some, writer.chat, writer.unseen)
+                packs.append(rng.choices(kinds, (1.0, 1.2, 1.3))[0](5))
+            if rng.random() < 0.04:
+                packs.append(writer.builtin(1, long=True))
         return self.batch(packs)
 
 

@@ -7,11 +7,12 @@ trainer computes the system prompt once. Sentences of the frozen scoring set are
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from finetune.pretrain import answers, asks, noise, simulate, talks, unseen
+from finetune.pretrain import answers, asks, simulate, talks, unseen
 from finetune.pretrain.frozen import frozen_texts, normal
 from finetune.pretrain.words import Words
+from glm.dialects.chatglm3 import DEFAULT_SYSTEM
 from glm.messages import Message, ToolCall, ToolSpec
 from tools.builtin import SPECS
 
@@ -87,7 +88,7 @@ AGAIN = {
 }
 SYSTEMS = [
     "You are a helpful assistant.",
-    "You are ChatGLM3, a large language model trained by Zhipu.AI. Follow the user's instructions carefully. Respond using markdown.",
+    DEFAULT_SYSTEM,
     "You are a friendly assistant that answers briefly.",
     "你是一个有用的助手。",
     "请简短地回答用户的问题。",
@@ -158,7 +159,7 @@ class Writer:
         return exchange(ask, chinese, rng)
 
     def follow_up(self, turns: list[Message], chinese: bool) -> list[Message]:
-        """The same request for another value, as people shorten it; [] when it has no short form."""
+        """The same request for another value, shortened; [] when it has no short form."""
         call = next((m.calls[0] for m in turns if m.calls), None)
         if call is None or call.name not in AGAIN:
             return []
@@ -264,11 +265,3 @@ class Writer:
         if kind == "cannot":
             answer = "抱歉，这个我做不到。" if chinese else "Sorry, I cannot do that."
         return said((question, answer))
-
-
-def shouted(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The same dialogue without the user's capitals; used to probe robustness on the dev set."""
-    return tuple(replace(m, content=m.content.lower()) if m.role == "user" else m for m in messages)
-
-
-__all__ = ["NAMES", "Pack", "Writer", "allowed", "noise", "shouted"]

@@ -24,13 +24,6 @@ HANZI = re.compile(r"[\u4e00-\u9fff]")
 ERROR = "Error: "
 NOTHING = "nothing found"
 TRUNCATED = " [truncated]"
-SKIES = {
-    False: (
-        "sunny|cloudy|overcast|rain|light rain|heavy rain|snow|light snow|fog|windy|clear|"
-        "partly cloudy|thunderstorm|drizzle|hail|mist|showers"
-    ).split("|"),
-    True: "晴|多云|阴|小雨|中雨|大雨|小雪|大雪|雾|大风|晴间多云|雷阵雨|阵雨|雨夹雪".split("|"),
-}
 BINARY = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -109,7 +102,7 @@ def _weather(arguments: dict[str, Any], rng: random.Random) -> str:
     out = {
         "city": city,
         "temperature": f"{rng.randint(-18, 41)}°C",
-        "weather": rng.choice(SKIES[bool(HANZI.search(city))]),
+        "weather": rng.choice(lines()["skies_zh" if HANZI.search(city) else "skies_en"]),
         "humidity": f"{rng.randint(12, 99)}%",
     }
     source = rng.choice([day, day, "wttr.in", ""])
@@ -283,8 +276,8 @@ def _json(data: Any) -> str:
 
 
 @cache
-def lines() -> dict[str, list[list[str]]]:
-    """Subjects, verbs and objects of the sentences that stand in made-up files."""
+def lines() -> dict[str, list]:
+    """Words for the sky; subjects, verbs and objects of the sentences in made-up files."""
     return json.loads((DATA / "sentences.json").read_text(encoding="utf-8"))
 
 
@@ -317,5 +310,5 @@ def _cell(column: str, index: int, chinese: bool, rng: random.Random) -> str | i
         return round(rng.uniform(0, rng.choice([10, 1000])), rng.choice([1, 2]))
     if column in ("date", "日期"):
         return f"2026-{rng.randint(1, 12):02d}-{rng.randint(1, 28):02d}"
-    subjects, _, objects = lines()["zh" if chinese else "en"]
+    subjects = lines()["zh" if chinese else "en"][0]
     return rng.choice(subjects).removeprefix("the ") if rng.random() < 0.6 else rng.randint(1, 999)

@@ -3,6 +3,7 @@
     python -m finetune.pretrain.train --minutes 90 --out /var/tmp/tiny
     python -m finetune.pretrain.train --minutes 150 --out /var/tmp/tiny --resume
 
+On a CPU, `--workers 2` (one process per core, gradients averaged) is faster than two threads.
 A run is a folder: tokenizer.model, log.jsonl, last.pt. It may be killed at any
 moment; `--resume` continues with the same batches, and reads the generator's files anew. Progress
 and the learning rate go by the minutes spent in training, over all starts.
@@ -13,11 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
+import torch.multiprocessing
 from torch import Tensor
 
 from finetune.pretrain import tokenizer as pieces
@@ -63,13 +67,12 @@ class Run:
 
     def __init__(self, out: Path, device: str, seed: int, resume: bool) -> None:
         self.out, self.device, self.seed = out, device, seed
+        self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.file = out / "last.pt"
         if self.file.exists() and not resume:
             raise SystemExit(
                 f"{self.file} exists; continue it with --resume or choose another --out"
             )
-        if not (out / "tokenizer.model").exists():
-            pieces.train(out)
         tokenizer = Tokenizer.open(out)
         self.batches = Batches(tokenizer)
         self.progress = Progress()
@@ -102,10 +105,14 @@ class Run:
     def step(self, share: float) -> tuple[float, float]:
         """One optimizer step; returns loss and share of right tokens."""
         progress = self.progress
-        batch = self.batches.make(f"{self.seed}:{progress.step}", share).to(self.device)
+        seed = f"{self.seed}:{progress.step}:{self.rank}"
+        batch = self.batches.make(seed, share).to(self.device)
         with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
             loss, right = self.net.loss(batch)
         loss.backward()
+        tokens, learnt = count(batch)
+        sums = torch.tensor([tokens, learnt, loss.item(), right.item(), progress.seconds])
+        tokens, learnt, mean, right, progress.seconds = self._share(sums.double())
         factor = rate(progress.step, share)
         for optimizer, full in zip(self.optimizers, (MUON_LR, ADAM_LR), strict=True):
             for group in optimizer.param_groups:
@@ -116,10 +123,25 @@ class Run:
         for name, weight in self.net.named_parameters():
             self.average[name].lerp_(weight.detach(), 1 - keep)
         progress.step += 1
-        tokens, learnt = count(batch)
-        progress.tokens += tokens
-        progress.learnt += learnt
-        return loss.item(), right.item()
+        progress.tokens += int(tokens)
+        progress.learnt += int(learnt)
+        return mean, right
+
+    def _share(self, sums: Tensor) -> list[float]:
+        """Averages gradients over the workers; tokens are summed, the other figures averaged."""
+        if not dist.is_initialized():
+            return sums.tolist()
+        workers = dist.get_world_size()
+        gradients = [p.grad for p in self.net.parameters() if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients]) / workers
+        dist.all_reduce(flat)
+        for gradient, part in zip(
+            gradients, flat.split([g.numel() for g in gradients]), strict=True
+        ):
+            gradient.copy_(part.view_as(gradient))
+        dist.all_reduce(sums)
+        sums[2:] /= workers
+        return sums.tolist()
 
 
 def count(batch: Batch) -> tuple[int, int]:
@@ -128,12 +150,15 @@ def count(batch: Batch) -> tuple[int, int]:
     return sum(r.numel() for r in rows), sum(int(g.learn.sum()) for g in batch.groups)
 
 
-def train(run: Run, minutes: float, log_every: int = 25, save_seconds: float = 90) -> None:
+def train(run: Run, minutes: float, log_every: int = 25, save_seconds: float = 60) -> None:
     """Steps until the run has had `minutes` of training."""
-    log = (run.out / "log.jsonl").open("a", encoding="utf-8")
+    log = (run.out / "log.jsonl" if run.rank == 0 else Path(os.devnull)).open("a", encoding="utf-8")
     losses: list[tuple[float, float]] = []
     saved = clock = time.monotonic()
+    parent = os.getppid()
     while run.progress.seconds < minutes * 60:
+        if os.getppid() != parent:  # a worker must not outlive the process that started it
+            raise SystemExit("the starting process is gone")
         losses.append(run.step(run.progress.seconds / (minutes * 60)))
         now = time.monotonic()
         run.progress.seconds += now - clock
@@ -145,11 +170,20 @@ def train(run: Run, minutes: float, log_every: int = 25, save_seconds: float = 9
             line["seconds"] = round(run.progress.seconds)
             log.write(json.dumps(line) + "\n")
             log.flush()
-            print(json.dumps(line), flush=True)
-        if now - saved > save_seconds:
+            print(json.dumps(line), flush=True) if run.rank == 0 else None
+        if run.rank == 0 and now - saved > save_seconds:
             run.save()
             saved = now
-    run.save()
+    if run.rank == 0:
+        run.save()
+
+
+def worker(rank: int, args: argparse.Namespace, meeting: str) -> None:
+    """One process of a run."""
+    torch.set_num_threads(args.threads)
+    if args.workers > 1:
+        dist.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=args.workers)
+    train(Run(args.out, args.device, args.seed, args.resume), args.minutes)
 
 
 def main() -> None:
@@ -158,12 +192,19 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=90, help="training time over all starts")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="threads of each worker")
+    parser.add_argument("--workers", type=int, default=1, help="processes; CPU only")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    train(Run(args.out, args.device, args.seed, args.resume), args.minutes)
+    if not (args.out / "tokenizer.model").exists():
+        pieces.train(args.out)
+    with tempfile.TemporaryDirectory() as folder:
+        meeting = f"{folder}/meeting"
+        if args.workers == 1:
+            worker(0, args, meeting)
+        else:
+            torch.multiprocessing.spawn(worker, (args, meeting), args.workers)
 
 
 if __name__ == "__main__":

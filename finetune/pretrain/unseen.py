@@ -61,7 +61,8 @@ KEYS = {
 }
 ASKED = {
     False: [
-        "[what is|what's|whats|tell me|show me|give me|find|check|look up|i need] the {topic} [of|for|in|at] {x}",
+        "[what is|what's|whats|tell me|show me] the {topic} [of|for|in|at] {x}",
+        "[give me|find|check|look up|i need] the {topic} [of|for|in|at] {x}",
         "{topic} [of|for|in] {x}[| please]",
         "{x} {topic}",
         "[can|could] you [check|look up|find|tell me|get] the {topic} [of|for|in] {x}?",

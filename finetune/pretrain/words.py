@@ -12,20 +12,6 @@ from functools import cache
 from finetune.pretrain.grammar import DATA, held_out
 from finetune.pretrain.simulate import unit_table
 
-ONSETS = "b br c ch cl d dr f fl g gl gr h j k kl kr l m n p pl pr qu r s sh sk sl st t th tr v w y z zh".split()
-VOWELS = "a a a e e i i o o u ai au ea ee ei ia ie oa oo ou".split()
-CODAS = ["", "", "", "", "n", "r", "l", "s", "t", "m", "k", "rt", "nd", "ng", "x", "lm", "st", "th"]
-ENDINGS = "ville ton burg stad ford field mouth holm grad pur abad bad polis port dale wick ham by ia ina ara ovo".split()
-PREFIXES = "New|San|Santa|Port|Saint|Lake|North|South|East|West|Los|El|La|Fort|Mount|Great|Upper|Bad|Ust|Al".split(
-    "|"
-)
-TAILS = "Bay City Springs Falls Beach Heights Hills Harbour Island Valley Creek Park".split()
-HANZI_TAILS = "县 镇 市 村 岛 湾 城 州 山 口 港 堡".split()
-NUMBER_WORDS = {
-    False: "two three four five six seven eight nine ten eleven twelve".split(),
-    True: "两 三 四 五 六 七 八 九 十 十一 十二".split(),
-}
-
 
 @cache
 def lists() -> dict[str, list[str]]:
@@ -84,8 +70,11 @@ class Words:
 
     def syllables(self, low: int, high: int) -> str:
         count = self.rng.randint(low, high)
-        parts = (self.rng.choice(ONSETS) + self.rng.choice(VOWELS) for _ in range(count))
-        return "".join(part + self.rng.choice(CODAS) for part in parts)
+        parts = (
+            self.rng.choice(lists()["onset"]) + self.rng.choice(lists()["vowel"])
+            for _ in range(count)
+        )
+        return "".join(part + self.rng.choice(lists()["coda"]) for part in parts)
 
     def invented_latin(self) -> str:
         rng = self.rng
@@ -94,16 +83,16 @@ class Words:
         else:
             word = self.syllables(1, 3)
             if self.chance(0.35) or len(word) < 4:
-                word += rng.choice(ENDINGS)
+                word += rng.choice(lists()["ending"])
         word = word.capitalize()
         if self.chance(0.15):
-            return f"{rng.choice(PREFIXES)} {word}"
-        return f"{word} {rng.choice(TAILS)}" if self.chance(0.08) else word
+            return f"{rng.choice(lists()['prefix'])} {word}"
+        return f"{word} {rng.choice(lists()['tail'])}" if self.chance(0.08) else word
 
     def invented_hanzi(self) -> str:
         rng = self.rng
         word = "".join(rng.choice(hanzi()) for _ in range(rng.choice([2, 2, 2, 3, 3, 4])))
-        return word[:-1] + rng.choice(HANZI_TAILS) if self.chance(0.3) else word
+        return word[:-1] + rng.choice(lists()["hanzi_tail"]) if self.chance(0.3) else word
 
     # ---- names ---------------------------------------------------------------------------
 
@@ -199,13 +188,14 @@ class Words:
         rng = self.rng
         if self.chance(0.4):
             return str(rng.randint(1, 300))
-        return f"{rng.randint(0, 199)}.{rng.choice(['50', '99', '5', '25', '20', str(rng.randint(10, 99))])}"
+        cents = rng.choice(["50", "99", "5", "25", "20", str(rng.randint(10, 99))])
+        return f"{rng.randint(0, 199)}.{cents}"
 
     def count(self) -> tuple[str, str]:
         """A small count, as shown and as written in an argument."""
         if self.chance(0.3):
             index = self.rng.randrange(11)
-            return NUMBER_WORDS[self.chinese][index], str(index + 2)
+            return lists()["number_zh" if self.chinese else "number_en"][index], str(index + 2)
         number = str(self.rng.randint(2, self.rng.choice([12, 60, 300])))
         return number, number
 
@@ -250,10 +240,8 @@ class Words:
             )
             return make()[:6], make()[:6]
         table = unit_table()
-        kind = rng.choice(
-            ["length", "length", "mass", "mass", "temperature", "temperature"] + list(KINDS)
-        )
-        words = [word for word in kind_words(kind, chinese)]
+        kind = rng.choice(KINDS + KINDS[:3] * 2)
+        words = kind_words(kind, chinese)
         source, target = rng.choice(words), rng.choice(words)
         while table[source] == table[target] and self.chance(0.97):
             target = rng.choice(words)
