@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from glm.sampler import Sampler
     from glm.slots import Rows
 
+MERGE = 0.02  # seconds between two deliveries: waking a reader for each id slows the worker down
 TOO_LATE = "the time limit passed before the answer was complete"
 
 
@@ -36,6 +37,8 @@ class Job:
         self._changed = threading.Condition()
         self._ready: list[int] = []
         self._last: Chunk | None = None
+        self._waiting = 0  # readers that wait for ids, not for time to pass
+        self._delivered = 0.0
 
     @property
     def usage(self) -> Usage:
@@ -56,7 +59,8 @@ class Job:
                 finish = "length"
             if finish is not None:
                 self._finish(finish, "")
-            self._changed.notify_all()
+            elif self._waiting:
+                self._changed.notify_all()
             return finish is None
 
     def finish(self, finish: ChunkFinish, error: str = "") -> None:
@@ -64,11 +68,11 @@ class Job:
         with self._changed:
             if not self.finished:
                 self._finish(finish, error)
-                self._changed.notify_all()
 
     def _finish(self, finish: ChunkFinish, error: str) -> None:
         self.finished = True
         self._last = Chunk(finish=finish, error=error)
+        self._changed.notify_all()
 
     def cancel(self) -> None:
         """The reader wants no more; the worker lets go before its next step."""
@@ -93,12 +97,25 @@ class Job:
         self.finish("cancelled", TOO_LATE if self._late() and not self.abandoned else "")
 
     def read(self, timeout: float | None) -> list[Chunk]:
-        """What `Stream.next` returns."""
+        """What `Stream.next` returns; ids that follow each other closely come together."""
+        end = None if timeout is None else monotonic() + timeout
         with self._changed:
+            rest = self._delivered + MERGE - monotonic()
+            if rest > 0 and not self.finished:
+                self._changed.wait_for(lambda: self.finished, _sooner(rest, timeout))
             if not self._ready and not self.finished:
-                self._changed.wait_for(lambda: self._ready or self.finished, timeout)
+                self._waiting += 1
+                left = None if end is None else end - monotonic()
+                self._changed.wait_for(lambda: self._ready or self.finished, left)
+                self._waiting -= 1
             ids, self._ready = tuple(self._ready), []
             last, self._last = self._last, None
-            if last is not None:
-                return [Chunk(ids, last.finish, last.error)]
-            return [Chunk(ids)] if ids else []
+            if ids:
+                self._delivered = monotonic()
+        if last is not None:
+            return [Chunk(ids, last.finish, last.error)]
+        return [Chunk(ids)] if ids else []
+
+
+def _sooner(seconds: float, timeout: float | None) -> float:
+    return seconds if timeout is None else min(seconds, timeout)

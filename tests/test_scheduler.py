@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 
 import pytest
 import torch
@@ -226,3 +227,32 @@ def test_nothing_arrives_after_close_but_what_was_there() -> None:
     assert not one.accept(6)
     assert one.read(None) == [Chunk((5,), "cancelled")]
     assert one.read(None) == []
+
+
+def test_ids_that_follow_each_other_closely_come_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("glm.job.MERGE", 30)
+    one = job((1, 2), stop=(9,))
+    assert one.accept(5)
+    assert one.read(None) == [Chunk((5,))]
+    assert one.accept(6)
+    reader = threading.Thread(target=lambda: got.extend(one.read(20)))
+    got: list[Chunk] = []
+    reader.start()
+    assert one.accept(7)
+    assert not one.accept(9)
+    reader.join(10)
+    assert got == [Chunk((6, 7, 9), "stop")]
+
+
+def test_an_id_reaches_every_kind_of_waiting_reader() -> None:
+    one = job((1, 2))
+    got: list[Chunk] = []
+    readers = [threading.Thread(target=lambda: got.extend(one.read(20))) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    assert one.accept(5)
+    one.finish("cancelled")
+    for reader in readers:
+        reader.join(10)
+    assert sorted(id for chunk in got for id in chunk.ids) == [5]
+    assert [chunk.finish for chunk in got if chunk.finish] == ["cancelled"]
