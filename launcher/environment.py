@@ -137,11 +137,11 @@ class Environment:
             raise
         finally:
             if failed_cleanly:
-                self.installing.unlink()
+                self.installing.unlink(missing_ok=True)
         written = self.stamp.with_suffix(".new")
         written.write_text(json.dumps(wanted), encoding="utf-8")
         written.replace(self.stamp)
-        self.installing.unlink()
+        self.installing.unlink(missing_ok=True)
 
     def _wanted(self, files: Sequence[Path], probe: Probe) -> dict[str, str]:
         about = {"python": probe.version, "platform": probe.platform}

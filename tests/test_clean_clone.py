@@ -44,17 +44,23 @@ def start(clone: Path) -> Program:
     return Program(process, port, log, clone / "data")
 
 
+def end(program: Program) -> None:
+    """Kill the program and its pip."""
+    if program.process.poll() is None:
+        os.killpg(program.process.pid, signal.SIGKILL)
+        program.process.wait()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(2 * INSTALL_SECONDS)
 def test_a_clean_clone_survives_a_killed_install_and_two_launches_at_once(clone):
-    killed = start(clone)
-    killed.wait_for_output("package 1:", 300)
-    os.killpg(killed.process.pid, signal.SIGKILL)
-    killed.process.wait()
-    first = start(clone)
-    first.wait_for_output("was interrupted", 60)
-    second = start(clone)
+    programs = [start(clone)]
     try:
+        programs[0].wait_for_output("package ", INSTALL_SECONDS)  # pip is at work
+        end(programs[0])
+        programs += [first := start(clone)]
+        first.wait_for_output("was interrupted", 60)
+        programs += [second := start(clone)]
         second.wait_for_output("another launch is installing", 60)
         for program in (first, second):
             program.wait_until_up(INSTALL_SECONDS)
@@ -63,7 +69,5 @@ def test_a_clean_clone_survives_a_killed_install_and_two_launches_at_once(clone)
         assert second.output.count("installing the packages") == 0
         assert (clone / ".venv" / "launch-stamp.json").exists()
     finally:
-        for program in (first, second):
-            if program.process.poll() is None:
-                os.killpg(program.process.pid, signal.SIGKILL)
-                program.process.wait()
+        for program in programs:
+            end(program)
