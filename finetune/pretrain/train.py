@@ -152,10 +152,9 @@ def count(batch: Batch) -> tuple[int, int]:
 
 def train(run: Run, minutes: float, log_every: int = 25, save_seconds: float = 60) -> None:
     """Steps until the run has had `minutes` of training."""
-    log = (run.out / "log.jsonl" if run.rank == 0 else Path(os.devnull)).open("a", encoding="utf-8")
+    parent = os.getppid()
     losses: list[tuple[float, float]] = []
     saved = clock = time.monotonic()
-    parent = os.getppid()
     while run.progress.seconds < minutes * 60:
         if os.getppid() != parent:  # a worker must not outlive the process that started it
             raise SystemExit("the starting process is gone")
@@ -163,19 +162,24 @@ def train(run: Run, minutes: float, log_every: int = 25, save_seconds: float = 6
         now = time.monotonic()
         run.progress.seconds += now - clock
         clock = now
-        if run.progress.step % log_every == 0:
-            mean = [round(sum(column) / len(losses), 4) for column in zip(*losses, strict=True)]
+        if run.progress.step % log_every == 0 and run.rank == 0:
+            report(run, losses)
             losses = []
-            line = {**asdict(run.progress), "loss": mean[0], "right": mean[1]}
-            line["seconds"] = round(run.progress.seconds)
-            log.write(json.dumps(line) + "\n")
-            log.flush()
-            print(json.dumps(line), flush=True) if run.rank == 0 else None
         if run.rank == 0 and now - saved > save_seconds:
             run.save()
             saved = now
     if run.rank == 0:
         run.save()
+
+
+def report(run: Run, losses: list[tuple[float, float]]) -> None:
+    """One line of the log, also printed."""
+    loss, right = (round(sum(column) / len(losses), 4) for column in zip(*losses, strict=True))
+    line = {**asdict(run.progress), "loss": loss, "right": right}
+    line["seconds"] = round(run.progress.seconds)
+    with (run.out / "log.jsonl").open("a", encoding="utf-8") as log:
+        log.write(json.dumps(line) + "\n")
+    print(json.dumps(line), flush=True)
 
 
 def worker(rank: int, args: argparse.Namespace, meeting: str) -> None:
