@@ -55,7 +55,7 @@ def serve(options: Options) -> int:
     access = make_access(options, data, password)
     app = make_app(options, data)
     server = PageFirst(uvicorn_config(Guard(mount_page(app, options), access)))
-    server.when_up = lambda: _after_start(options, app, access, password)
+    server.when_up = lambda: _after_start(options, app, access, password, server)
     try:
         server.run_until_signal(listener)
     finally:
@@ -226,7 +226,9 @@ class PageFirst(uvicorn.Server):
         self.run([listener])
 
 
-def _after_start(options: Options, app: App, access: Access, password: str) -> None:
+def _after_start(
+    options: Options, app: App, access: Access, password: str, server: PageFirst
+) -> None:
     """What may take time: first page view, words for the terminal, model, browser, public link."""
     host = "127.0.0.1" if options.address in ("0.0.0.0", "::") else options.address
     url = f"http://{f'[{host}]' if ':' in host else host}:{options.port}{access.prefix}"
@@ -235,7 +237,7 @@ def _after_start(options: Options, app: App, access: Access, password: str) -> N
     if password:
         print(f"Log in as operator with the password {password} (shown only now)", flush=True)
     app.manager.start()
-    threading.Thread(target=_report_model, args=(app,), name="report", daemon=True).start()
+    threading.Thread(target=_report_model, args=(app, server), name="report", daemon=True).start()
     if options.open or (options.open is None and sys.stdout.isatty() and _has_desktop()):
         webbrowser.open(url)
     if options.share:
@@ -252,12 +254,12 @@ def _view_once(host: str, port: int) -> None:
         connection.close()
 
 
-def _report_model(app: App) -> None:
+def _report_model(app: App, server: PageFirst) -> None:
     began = time.monotonic()
     state = app.manager.wait()
     if state.status == "ready" and state.info:
         print(f"{state.info.name} is ready ({time.monotonic() - began:.1f} s)", flush=True)
-    else:
+    elif not server.should_exit:
         print(f"The model did not open: {state.message}", file=sys.stderr, flush=True)
 
 

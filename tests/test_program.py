@@ -33,17 +33,15 @@ def refused(*arguments: str, **environ: str) -> tuple[int, str]:
 
 
 def test_the_page_is_up_quickly_and_ends_at_once(tmp_path):
-    began = time.monotonic()
     with running(tmp_path) as program:
         assert program.get("/", HTML)[0] == 200
-        waited = time.monotonic() - began
+        if sys.platform == "linux":  # 5 s is the promise; computing is all it does until then
+            assert program.cpu_seconds() < 5
         program.wait_for_output(f"GLM Workbench is at {program.url}")
         began = time.monotonic()
         assert program.stop(signal.SIGTERM) == 0
         assert time.monotonic() - began < 10
         assert "Traceback" not in program.output
-    # The promise is 5 s on a machine that does nothing else; tests share theirs.
-    assert waited < 15
 
 
 def test_a_port_in_use_is_one_sentence(tmp_path):
