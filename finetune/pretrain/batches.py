@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 
 import torch
 
@@ -18,8 +19,12 @@ from glm.dialects.chatglm3 import ChatGLM3
 from glm.messages import Conversation, Message
 from glm.tokenizer import Tokenizer
 
-Row = tuple[list[int], list[bool]]
+Row = tuple[list[int], list[float]]  # ids, and how much each is to be learnt
 SPREAD = 1.35  # a group's longest dialogue is at most this much longer than its shortest
+# What decides counts most: the first words after a question choose the tool or none. An answer
+# made from an observation is copying, learnt soon.
+DECISION, DECIDING, ANSWER = 3.0, 6, 0.6
+CUT = 0.5  # of the dialogues that end with a tool's answer end with the call instead
 CURRICULUM = (
     (0.02, 0.6),
     (0.06, 0.3),
@@ -48,7 +53,8 @@ class Batches:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.dialect = ChatGLM3(tokenizer)
-        self.end = tokenizer.id("<|user|>")
+        self.roles = {tokenizer.id(f"<|{role}|>") for role in ("user", "assistant", "observation")}
+        self.user, self.observation = tokenizer.id("<|user|>"), tokenizer.id("<|observation|>")
 
     def prompt(self, pack: Pack) -> list[int]:
         """The ids that stand before every dialogue of a pack."""
@@ -56,14 +62,26 @@ class Batches:
         return list(self.dialect.prompt(Conversation(system, pack.tools))[:-1])
 
     def row(self, messages: tuple[Message, ...]) -> Row:
-        """Ids and learnt marks of a dialogue; it ends with `<|user|>`, as all turns do."""
+        """Ids and weights of a dialogue; it ends with the role token that comes next."""
         ids: list[int] = []
-        learn: list[bool] = []
+        learn: list[float] = []
         pieces = list(self.dialect.render(Conversation(messages)))[1:-1]
+        role = 0
         for piece in pieces:
+            width = len(piece.ids)
+            if width == 1 and piece.ids[0] in self.roles:
+                before, role = role, piece.ids[0]
+                weights = [float(piece.learn)]
+            elif not piece.learn:
+                weights = [0.0] * width
+            elif before == self.user:
+                weights = [DECISION] * DECIDING + [1.0] * width
+            else:
+                weights = [ANSWER if before == self.observation else 1.0] * width
             ids += piece.ids
-            learn += [piece.learn] * len(piece.ids)
-        return [*ids, self.end], [*learn, True]
+            learn += weights[:width]
+        called = bool(messages and messages[-1].calls)
+        return [*ids, self.observation if called else self.user], [*learn, 1.0]
 
     def batch(self, packs: list[Pack]) -> Batch:
         """The packs, their dialogues grouped by length."""
@@ -90,20 +108,29 @@ class Batches:
             if rng.random() < copies:
                 packs.append(Pack((), "", tuple(copying(rng) for _ in range(30))))
                 continue
-            packs.append(writer.builtin(18))
+            packs.append(writer.builtin(24))
             if rng.random() < 0.5:
                 kinds = (writer.some, writer.chat, writer.unseen)
                 packs.append(rng.choices(kinds, (1.0, 1.2, 1.3))[0](5))
             if rng.random() < 0.04:
                 packs.append(writer.builtin(1, long=True))
-        return self.batch(packs)
+        return self.batch([cut(pack, rng) for pack in packs])
+
+
+def cut(pack: Pack, rng: random.Random) -> Pack:
+    """The pack with some dialogues ending at their last call: more requests in fewer tokens."""
+    out = []
+    for dialogue in pack.dialogues:
+        called = len(dialogue) > 3 and bool(dialogue[-3].calls)
+        out.append(dialogue[:-2] if called and rng.random() < CUT else dialogue)
+    return replace(pack, dialogues=tuple(out))
 
 
 def group(prompt: int, rows: list[Row]) -> Group:
     """Rows padded to the longest."""
     width = max(len(ids) for ids, _ in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
-    learn = torch.zeros(len(rows), width, dtype=torch.bool)
+    learn = torch.zeros(len(rows), width)
     for index, (row, marks) in enumerate(rows):
         ids[index, : len(row)] = torch.tensor(row)
         learn[index, : len(row)] = torch.tensor(marks)

@@ -183,7 +183,7 @@ class Writer:
         rng = self.rng
         while True:
             chinese = rng.random() < 0.5
-            count = rng.randint(5, 9) if long else rng.choice([1] * 7 + [2, 2, 3])
+            count = rng.randint(5, 9) if long else rng.choice([1] * 12 + [2, 2, 3])
             messages: list[Message] = []
             if rng.random() < 0.03 and count > 1:
                 name = Words(rng, chinese, self.dev).local("name")

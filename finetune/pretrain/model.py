@@ -39,7 +39,7 @@ class Group:
 
     prompt: int  # index of the system prompt
     ids: Tensor  # (B, T)
-    learn: Tensor  # (B, T) bool: is the token at t learnt (predicted from t - 1)?
+    learn: Tensor  # (B, T): how much the token at t counts, 0 where it is not learnt
 
 
 @dataclass(slots=True)
@@ -120,11 +120,12 @@ class Network(nn.Module):
         return F.linear(hidden, self.embedding.weight)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(mean loss, share right) over the learnt tokens of a batch."""
-        index, targets = learnt(batch)
+        """(weighted mean loss, share right) over the learnt tokens of a batch."""
+        index, targets, weights = learnt(batch)
         logits = self.logits(self.hidden(batch, index)).float()
         right = (logits.argmax(-1) == targets).float().mean()
-        return F.cross_entropy(logits, targets), right
+        losses = F.cross_entropy(logits, targets, reduction="none")
+        return (losses * weights).sum() / weights.sum(), right
 
     def hidden(self, batch: Batch, index: Tensor) -> Tensor:
         """Final hidden states at the flat positions `index` of `batch`, (len(index), width)."""
@@ -153,17 +154,18 @@ def flatten(batch: Batch) -> tuple[Tensor, Tensor]:
     return torch.cat(ids), torch.cat(places)
 
 
-def learnt(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Flat positions whose next token is learnt, and those next tokens."""
+def learnt(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Flat positions whose next token is learnt, those next tokens, and their weights."""
     offset = sum(len(prompt) for prompt in batch.prompts)
-    index, targets = [], []
+    index, targets, weights = [], [], []
     for group in batch.groups:
         width = group.ids.shape[1]
         rows, columns = group.learn[:, 1:].nonzero(as_tuple=True)
         index.append(offset + rows * width + columns)
         targets.append(group.ids[rows, columns + 1])
+        weights.append(group.learn[rows, columns + 1])
         offset += group.ids.numel()
-    return torch.cat(index), torch.cat(targets)
+    return torch.cat(index), torch.cat(targets), torch.cat(weights)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, batch: Batch) -> Tensor:

@@ -147,7 +147,7 @@ class Run:
 def count(batch: Batch) -> tuple[int, int]:
     """(all tokens, learnt tokens) of a batch."""
     rows: list[Tensor] = [*batch.prompts, *(group.ids for group in batch.groups)]
-    return sum(r.numel() for r in rows), sum(int(g.learn.sum()) for g in batch.groups)
+    return sum(r.numel() for r in rows), sum(int((g.learn > 0).sum()) for g in batch.groups)
 
 
 def train(run: Run, minutes: float, log_every: int = 25, save_seconds: float = 60) -> None:
