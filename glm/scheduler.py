@@ -28,6 +28,9 @@ from glm.slots import Slots
 
 log = logging.getLogger(__name__)
 
+# torch's own choice. What one worker sets is what later threads start with, so each worker sets it.
+THREADS = torch.get_num_threads()
+
 CLOSED = "the model was closed while it answered"
 NOT_FINITE = (
     "the model computed no finite number; its weights may be damaged, or the number type too small"
@@ -44,7 +47,7 @@ class Limits:
     slots: int = 8
     queue: int = 64
     prefill_chunk: int = 256
-    threads: int | None = None
+    threads: int = THREADS
     reuse: bool = True
 
 
@@ -88,8 +91,7 @@ class Scheduler:
     # ---- the worker ----------------------------------------------------------------------
 
     def _run(self) -> None:
-        if self.limits.threads is not None:
-            torch.set_num_threads(self.limits.threads)
+        torch.set_num_threads(self.limits.threads)
         with torch.inference_mode():
             while not self._closing:
                 try:

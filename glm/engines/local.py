@@ -18,7 +18,7 @@ from glm.job import Job
 from glm.messages import Usage
 from glm.sampler import Sampler
 from glm.sampling import validate
-from glm.scheduler import Limits, Scheduler
+from glm.scheduler import THREADS, Limits, Scheduler
 
 SMALL = 50_000_000  # parameters below which more threads cost more than they bring
 
@@ -55,9 +55,9 @@ class LocalEngine:
         model.eval()
         self.context = context
         self.vocabulary: int = model.get_input_embeddings().num_embeddings
-        if limits.get("threads") is None and model.device.type == "cpu":
+        if limits.get("threads") is None:
             small = sum(p.numel() for p in model.parameters()) < SMALL
-            limits["threads"] = 1 if small else None
+            limits["threads"] = 1 if small and model.device.type == "cpu" else THREADS
         self._scheduler = Scheduler(model, Limits(**limits))
         self._finalizer = weakref.finalize(self, self._scheduler.close, 5.0)
 

@@ -80,6 +80,19 @@ def test_eager_attention_gives_the_same_answers(make: Make, model: GlmForCausalL
     assert [read(stream).ids for stream in streams] == want
 
 
+def test_a_large_model_gets_all_threads_after_a_small_one_had_one(
+    make: Make, model: GlmForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("glm.engines.local.THREADS", 3)
+    seen: list[int] = []
+    model.register_forward_pre_hook(lambda *_: seen.append(torch.get_num_threads()))
+    read(make().submit(Request(prompt(5), greedy(1))))
+    monkeypatch.setattr("glm.engines.local.SMALL", 0)
+    read(make().submit(Request(prompt(5), greedy(1))))
+    read(make(threads=2).submit(Request(prompt(5), greedy(1))))
+    assert seen == [1, 3, 2]
+
+
 def test_half_precision_answers(model: GlmForCausalLM) -> None:
     engine = LocalEngine(model.to(torch.bfloat16), context=CONTEXT)
     streams = [engine.submit(Request(prompt(n), GREEDY)) for n in (40, 9)]
