@@ -7,15 +7,13 @@ so that Stop and a closed browser tab end the right answer and nobody else's.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from demo.text import Say, Words
 from glm.app import App
 from glm.chat import EventStream
 from glm.identity import User
-from glm.messages import Sampling
+from glm.messages import Message, Sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +37,38 @@ class Wish:
     sampling: Sampling | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked where: a new message under `parent`, or with None the question at `parent`.
+
+    `files` were read into the message; a refused one gives them back.
+    """
+
+    conversation: str
+    parent: int | None
+    message: Message | None
+    files: tuple[str, ...] = ()
+
+
 class Ticket:
     """One answer in the making; `stop` may come from any thread, before or after the stream.
 
-    `conversation` is where the question was kept, once it was.
+    `started` once somebody writes it, `kept` is the conversation it is in once the question was
+    stored, `notice` what went wrong, `context` the tokens (used, available) at its end.
     """
 
-    def __init__(self) -> None:
-        self.conversation = ""
+    def __init__(self, question: Question, wish: Wish) -> None:
+        self.question, self.wish = question, wish
+        self.started = False
+        self.kept = ""
+        self.notice = ""
+        self.context = (0, 0)
+        self.stopped = threading.Event()
         self._stream: EventStream | None = None
         self._lock = threading.Lock()
-        self.stopped = threading.Event()
 
     def hold(self, stream: EventStream) -> None:
+        """The stream that `stop` closes."""
         with self._lock:
             self._stream = stream
         if self.stopped.is_set():
@@ -70,31 +87,56 @@ class Answers:
 
     def __init__(self) -> None:
         self._tickets: dict[tuple[str, str], Ticket] = {}
+        self._ended: dict[tuple[str, str], Ticket] = {}
         self._lock = threading.Lock()
 
-    @contextmanager
-    def ticket(self, visitor: Visitor) -> Iterator[Ticket | None]:
-        """A ticket for as long as the block runs; None when this tab is being answered already."""
-        ticket = Ticket()
+    def begin(self, visitor: Visitor, ticket: Ticket) -> bool:
+        """Make this the tab's answer; False while another one is being written."""
         with self._lock:
-            free = visitor.key not in self._tickets
-            if free:
-                self._tickets[visitor.key] = ticket
-        try:
-            yield ticket if free else None
-        finally:
-            if free:
-                ticket.stop()
-                with self._lock:
-                    del self._tickets[visitor.key]
+            other = self._tickets.get(visitor.key)
+            if other and other.started:
+                return False
+            self._tickets[visitor.key] = ticket
+            return True
+
+    def start(self, visitor: Visitor) -> Ticket | None:
+        """The tab's answer that nobody writes yet."""
+        with self._lock:
+            ticket = self._tickets.get(visitor.key)
+            if ticket is None or ticket.started:
+                return None
+            ticket.started = True
+            return ticket
+
+    def end(self, visitor: Visitor, ticket: Ticket) -> None:
+        """The answer is written, or never will be."""
+        ticket.stop()
+        with self._lock:
+            if self._tickets.get(visitor.key) is ticket:
+                del self._tickets[visitor.key]
+                self._ended[visitor.key] = ticket
+
+    def take(self, visitor: Visitor) -> Ticket | None:
+        """The tab's answer that has ended, once."""
+        with self._lock:
+            return self._ended.pop(visitor.key, None)
 
     def stop(self, key: tuple[str, str]) -> bool:
-        """End the answer of this tab; False when there is none."""
+        """Stop the answer of this tab; False when there is none."""
         with self._lock:
             ticket = self._tickets.get(key)
         if ticket:
             ticket.stop()
         return ticket is not None
+
+    def forget(self, key: tuple[str, str]) -> None:
+        """The tab is gone."""
+        self.stop(key)
+        with self._lock:
+            ticket = self._tickets.get(key)
+            if ticket and not ticket.started:
+                del self._tickets[key]
+            self._ended.pop(key, None)
 
     def __len__(self) -> int:
         return len(self._tickets)

@@ -45,9 +45,6 @@ class Frame:
     listing: bool = False
 
 
-STILL = Frame()
-
-
 def whole(nodes: Sequence[Node], say: Say, **more: Any) -> Frame:
     """A conversation as it rests."""
     at = exchange(nodes)

@@ -180,9 +180,12 @@
     watch("value", read);
     read();
     there("#scroll, #dock, #composer", 3, () => {
-      new MutationObserver(() => requestAnimationFrame(decorate)).observe($("#scroll"), {
-        childList: true, subtree: true,
-      });
+      let due = false;
+      new MutationObserver(() => {
+        if (due || document.body.classList.contains("busy")) return;
+        due = true;
+        requestAnimationFrame(() => { due = false; decorate(); });
+      }).observe($("#scroll"), { childList: true, subtree: true });
       scrolling();
       dropping();
       attaching();
@@ -284,8 +287,14 @@
       document.body.classList.toggle("above", !stuck);
     };
     box.addEventListener("scroll", look, { passive: true });
-    new ResizeObserver(() => follow()).observe(box);
-    new MutationObserver(() => follow()).observe(box, { childList: true, subtree: true, characterData: true });
+    let due = false;
+    const soon = () => {
+      if (due) return;
+      due = true;
+      requestAnimationFrame(() => { due = false; follow(); });
+    };
+    new ResizeObserver(soon).observe(box);
+    new MutationObserver(soon).observe(box, { childList: true, subtree: true, characterData: true });
   }
 
   // ---- files dropped anywhere ----

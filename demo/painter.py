@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
 from html import escape
 from typing import Any
 
@@ -44,15 +43,15 @@ class Painter:
 
     def __init__(self, desk: Desk, parts: Parts, labels: Labels) -> None:
         self.desk, self.parts, self.labels = desk, parts, labels
-
-    def frames(
-        self, visitor: Visitor, conversation: str, frames: Iterable[Frame]
-    ) -> Iterator[Updates]:
-        """Frames of one answer; the id of a new conversation holds for those after it."""
-        for frame in frames:
-            if frame.conversation is not None:
-                conversation = frame.conversation
-            yield self.frame(visitor, conversation, frame)
+        # At every step gradio's page copies the data of each component that may show progress;
+        # one that is not on the page costs nothing.
+        self.quick: dict[str, Any] = {
+            "queue": False,
+            "api_visibility": "private",
+            "show_progress": "hidden",
+            "show_progress_on": parts.lang,
+        }
+        self.slow = {**self.quick, "queue": True, "concurrency_limit": None}
 
     def frame(
         self, visitor: Visitor, conversation: str, frame: Frame, words: dict[str, str] | None = None

@@ -1,7 +1,7 @@
 """The Chat tab: which event calls what.
 
-The work is in answer.py, acts.py and models.py, over plain values; here they come in from widgets
-and go out through the painter. Every event is private: none of it is a public endpoint.
+The work is in asking.py, writing.py, acts.py and models.py, over plain values; here they come in
+from widgets and go out through the painter. Every event is private: none is a public endpoint.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 
 import gradio as gr
 
-from demo import acts, answer, models
-from demo.desk import Desk, Visitor
+from demo import acts, asking, models, writing
+from demo.desk import Desk
 from demo.drawer import wish
 from demo.frame import Frame
 from demo.labels import Labels
@@ -26,8 +26,6 @@ from demo.text import choose_language, sentence
 from glm.errors import GlmError, NotFound
 
 COOKIE = "glm_lang"
-QUICK: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
-SLOW: dict[str, Any] = {**QUICK, "queue": True, "concurrency_limit": None}
 
 
 def build(desk: Desk, labels: Labels, bar: gr.HTML, page: gr.Blocks) -> None:
@@ -39,53 +37,63 @@ def build(desk: Desk, labels: Labels, bar: gr.HTML, page: gr.Blocks) -> None:
 
 
 class Asking(Painter):
-    """Send, an example, retry, edit, stop."""
+    """Send, an example, retry, edit, stop. Each is three events: see `demo.asking`."""
 
     def connect(self) -> None:
-        p = self.parts
+        p, quick, slow = self.parts, self.quick, self.slow
         form = [p.conversation, p.lang, *p.drawer.inputs]
-        p.composer.submit(self.on_send, [p.composer, *form], p.drawn, **SLOW)
-        p.hero.ask(self.on_ask, form, p.drawn, **SLOW)
-        p.turns.again(self.on_again, form, p.drawn, **SLOW)
-        p.composer.stop(self.on_stop, None, None, **QUICK)
-        p.turns.files(self.on_files, [p.composer, p.lang], p.files, **QUICK)
+        for event, run, inputs in (
+            (p.composer.submit, self.on_send, [p.composer, *form]),
+            (p.hero.ask, self.on_ask, form),
+            (p.turns.again, self.on_again, form),
+        ):
+            asked = event(run, inputs, p.drawn, **quick)
+            written = asked.then(self.on_write, p.lang, [p.live, p.meter, p.usage], **slow)
+            written.then(self.on_rest, p.lang, p.drawn, **quick)
+        p.composer.stop(self.on_stop, None, None, **quick)
+        p.turns.files(self.on_files, [p.composer, p.lang], p.files, **quick)
 
-    def on_send(
-        self, request: gr.Request, composer: dict[str, Any], *form: Any
-    ) -> Iterator[Updates]:
+    def on_send(self, request: gr.Request, composer: dict[str, Any], *form: Any) -> Updates:
         files = tuple(str(file) for file in composer.get("files") or ())
-        yield from self._send(request, answer.Draft(str(composer.get("text") or ""), files), form)
+        draft = asking.Draft(str(composer.get("text") or ""), files)
+        return self._send(request, draft, form)
 
-    def on_ask(self, request: gr.Request, event: gr.EventData, *form: Any) -> Iterator[Updates]:
-        yield from self._send(request, answer.Draft(str(event.text)), form)
+    def on_ask(self, request: gr.Request, event: gr.EventData, *form: Any) -> Updates:
+        return self._send(request, asking.Draft(str(event.text)), form)
 
-    def _send(
-        self, request: gr.Request, draft: answer.Draft, form: tuple[Any, ...]
-    ) -> Iterator[Updates]:
+    def _send(self, request: gr.Request, draft: asking.Draft, form: tuple[Any, ...]) -> Updates:
         conversation, lang, *values = form
         visitor = visitor_of(self.desk, request, lang)
-        frames = answer.send(self.desk, visitor, conversation, draft, wish(values))
-        yield from self.frames(visitor, conversation, frames)
+        frame = asking.send(self.desk, visitor, conversation, draft, wish(values))
+        return self.frame(visitor, conversation, frame)
 
-    def on_again(self, request: gr.Request, event: gr.EventData, *form: Any) -> Iterator[Updates]:
+    def on_again(self, request: gr.Request, event: gr.EventData, *form: Any) -> Updates:
         conversation, lang, *values = form
         visitor = visitor_of(self.desk, request, lang)
-        place = answer.Place(conversation, int(event.node))
-        if event.kind == "edit":
-            frames = answer.edit(self.desk, visitor, place, str(event.text), wish(values))
-        else:
-            frames = answer.retry(self.desk, visitor, place, wish(values))
-        yield from self._told(visitor, conversation, frames)
-
-    def _told(
-        self, visitor: Visitor, conversation: str, frames: Iterator[Frame]
-    ) -> Iterator[Updates]:
-        """Frames; a message that is not there is said, not raised."""
         try:
-            yield from self.frames(visitor, conversation, frames)
+            place, wanted = asking.Place(conversation, int(event.node)), wish(values)
+            if event.kind == "edit":
+                frame = asking.edit(self.desk, visitor, place, str(event.text), wanted)
+            else:
+                frame = asking.retry(self.desk, visitor, place, wanted)
         except GlmError as error:
             frame = Frame(notice=sentence(visitor.say, error))
-            yield self.frame(visitor, conversation, frame)
+        return self.frame(visitor, conversation, frame)
+
+    def on_write(self, request: gr.Request, lang: str) -> Iterator[Updates]:
+        """The answer; the components of the history are no outputs here."""
+        visitor = visitor_of(self.desk, request, lang)
+        ticket = self.desk.answers.start(visitor)
+        if ticket is None:
+            return
+        for frame in writing.write(self.desk, visitor, ticket):
+            yield self.frame(visitor, "", frame)
+
+    def on_rest(self, request: gr.Request, lang: str) -> Updates:
+        visitor = visitor_of(self.desk, request, lang)
+        ticket = self.desk.answers.take(visitor)
+        frame = asking.rest(self.desk, visitor, ticket) if ticket else Frame()
+        return self.frame(visitor, "", frame)
 
     def on_stop(self, request: gr.Request) -> None:
         self.desk.answers.stop(visitor_of(self.desk, request, "").key)
@@ -102,18 +110,18 @@ class Keeping(Painter):
     """What happens to conversations: open, new, rename, delete, search, undo, branches, marks."""
 
     def connect(self) -> None:
-        p = self.parts
+        p, quick = self.parts, self.quick
         here = [p.conversation, p.lang]
         opened = [*p.drawn, *p.drawer.inputs]
-        p.turns.act(self.on_act, here, p.drawn, **QUICK)
-        p.turns.xray(self.on_xray, here, p.xray, **QUICK)
-        p.listing.open(self.on_open, here, opened, **QUICK)
-        p.fresh.click(self.on_new, p.lang, opened, **QUICK)
-        p.listing.rename(self.on_rename, [*here, p.search], p.listing, **QUICK)
-        p.listing.remove(self.on_remove, here, p.drawn, **QUICK)
-        p.drawer.save.save(self.on_save, here, [p.saved, p.meter], **QUICK)
-        p.drawer.load.upload(self.on_load_file, [p.drawer.load, *here], opened, **QUICK)
-        p.search.input(self.on_search, [*here, p.search], p.listing, **QUICK)
+        p.turns.act(self.on_act, here, p.drawn, **quick)
+        p.turns.xray(self.on_xray, here, p.xray, **quick)
+        p.listing.open(self.on_open, here, opened, **quick)
+        p.fresh.click(self.on_new, p.lang, opened, **quick)
+        p.listing.rename(self.on_rename, [*here, p.search], p.listing, **quick)
+        p.listing.remove(self.on_remove, here, p.drawn, **quick)
+        p.drawer.save.save(self.on_save, here, [p.saved, p.meter], **quick)
+        p.drawer.load.upload(self.on_load_file, [p.drawer.load, *here], opened, **quick)
+        p.search.input(self.on_search, [*here, p.search], p.listing, **quick)
 
     def on_act(
         self, request: gr.Request, event: gr.EventData, conversation: str, lang: str
@@ -193,21 +201,21 @@ class Opening(Painter):
     """The page itself, its language, and the model behind it."""
 
     def connect(self, page: gr.Blocks) -> None:
-        p = self.parts
+        p, quick, slow = self.parts, self.quick, self.slow
         here, settings = [p.conversation, p.lang], p.drawer.inputs
         known = [*p.drawn, *settings, *self.labels.components, p.lang, p.table, p.timer]
         everything = list(dict.fromkeys(known))
-        page.load(self.on_load, None, everything, **QUICK)
+        page.load(self.on_load, None, everything, **quick)
         page.unload(self.on_unload)
-        p.top.language(self.on_language, here, everything, **QUICK)
-        p.drawer.reset.click(self.on_reset, p.drawer.system, settings, **QUICK)
-        p.timer.tick(self.on_tick, here, [p.line, p.timer, *settings], **QUICK)
+        p.top.language(self.on_language, here, everything, **quick)
+        p.drawer.reset.click(self.on_reset, p.drawer.system, settings, **quick)
+        p.timer.tick(self.on_tick, here, [p.line, p.timer, *settings], **quick)
         gr.on(
             [p.open.click, p.path.submit],
             self.on_open_model,
             [p.path, *here],
             [p.opening, p.line, *settings],
-            **SLOW,
+            **slow,
         )
 
     def on_load(self, request: gr.Request) -> Updates:
@@ -225,7 +233,7 @@ class Opening(Painter):
 
     def on_unload(self, request: gr.Request) -> None:
         """The browser tab was closed: its answer ends."""
-        self.desk.answers.stop(visitor_of(self.desk, request, "").key)
+        self.desk.answers.forget(visitor_of(self.desk, request, "").key)
 
     def on_reset(self, system: str) -> Updates:
         defaults = replace(acts.DEFAULT, sampling=self.desk.app.manager.defaults(), system=system)

@@ -6,8 +6,10 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from demo.asking import rest
 from demo.desk import Desk, Visitor, Wish
 from demo.frame import Frame
+from demo.writing import write
 from glm.app import App
 from glm.dialects.chatglm3 import ChatGLM3
 from glm.engines.base import Request
@@ -68,6 +70,17 @@ def visitor(desk: Desk, user: User = ANN, tab: str = "tab", lang: str = "en") ->
 def text_of(bubbles) -> list[str]:
     """What bubbles show, in order."""
     return ["".join(part["text"] for part in bubble["content"]) for bubble in bubbles or ()]
+
+
+def answered(desk: Desk, who: Visitor, asked: Frame) -> Iterator[Frame]:
+    """The frames of an answer, as the page's three events draw them."""
+    yield asked
+    ticket = desk.answers.start(who)
+    if ticket is not None:
+        yield from write(desk, who, ticket)
+    ended = desk.answers.take(who)
+    if ended is not None:
+        yield rest(desk, who, ended)
 
 
 def last(frames: Iterator[Frame]) -> Frame:

@@ -7,14 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from demo import acts, answer
-from demo.answer import Draft, Place
+from demo import acts, asking
+from demo.asking import Draft, Place
 from demo.desk import Wish
+from demo.frame import Frame
 from demo.models import line, open_model
 from glm.errors import EngineError, NotFound, QueueFull
 from glm.manager import ModelState
 from glm.messages import Sampling
-from tests.page_desk import ANN, BOB, WISH, last, make_desk, text_of, visitor
+from tests.page_desk import ANN, BOB, WISH, answered, last, make_desk, text_of, visitor
 
 SECRET = "/srv/models/secret.bin line 3"
 
@@ -40,8 +41,9 @@ def me(desk):
 
 def ask(desk, who, text, conversation=""):
     """The frames of a message, and the conversation it is in."""
-    frames = list(answer.send(desk, who, conversation, Draft(text), WISH))
-    found = [frame.conversation for frame in frames if frame.conversation is not None]
+    asked = asking.send(desk, who, conversation, Draft(text), WISH)
+    frames = list(answered(desk, who, asked))
+    found = [frame.conversation for frame in frames if frame.conversation]
     return frames, found[0] if found else conversation
 
 
@@ -85,7 +87,7 @@ def test_the_figures_of_a_turn_are_shown_and_kept(desk, me):
 
 def test_an_answer_without_a_seed_gets_one_so_that_it_can_be_made_again(desk, me):
     wish = Wish("", replace(WISH.sampling, seed=None))
-    list(answer.send(desk, me, "", Draft("hello"), wish))
+    list(answered(desk, me, asking.send(desk, me, "", Draft("hello"), wish)))
     chat = desk.app.store.list("ann")[0].id
     assert isinstance(desk.app.store.path("ann", chat)[-1].turn.sampling.seed, int)
 
@@ -93,7 +95,7 @@ def test_an_answer_without_a_seed_gets_one_so_that_it_can_be_made_again(desk, me
 def test_stop_keeps_what_was_written(tmp_path):
     desk, _ = make_desk(tmp_path, lambda asked: "word " * 100, pause=0.005)
     me = visitor(desk)
-    frames = answer.send(desk, me, "", Draft("go"), WISH)
+    frames = answered(desk, me, asking.send(desk, me, "", Draft("go"), WISH))
     for frame in frames:
         if frame.live and len(frame.live) == 2:
             break
@@ -108,7 +110,7 @@ def test_stop_keeps_what_was_written(tmp_path):
 def test_closing_the_browser_tab_frees_the_slot_and_keeps_the_answer(tmp_path):
     desk, _ = make_desk(tmp_path, lambda asked: "word " * 100, pause=0.005)
     me = visitor(desk)
-    frames = answer.send(desk, me, "", Draft("go"), WISH)
+    frames = answered(desk, me, asking.send(desk, me, "", Draft("go"), WISH))
     for frame in frames:
         if frame.live and len(frame.live) == 2:
             break
@@ -120,18 +122,18 @@ def test_closing_the_browser_tab_frees_the_slot_and_keeps_the_answer(tmp_path):
 
 
 def test_a_second_message_while_one_is_answered_changes_nothing(desk, me):
-    first = answer.send(desk, me, "", Draft("one"), WISH)
-    next(first)
-    assert list(answer.send(desk, me, "", Draft("two"), WISH)) == []
+    first = answered(desk, me, asking.send(desk, me, "", Draft("one"), WISH))
+    next(first), next(first)
+    assert asking.send(desk, me, "", Draft("two"), WISH) == Frame()
     other = visitor(desk, tab="another tab")
-    assert list(answer.send(desk, other, "", Draft("three"), WISH))
-    list(first)
+    assert asking.send(desk, other, "", Draft("three"), WISH).rows.busy
+    assert text_of(last(first).live)[0] == "one"
 
 
 def test_nobody_stops_the_answer_of_another(tmp_path):
     desk, _ = make_desk(tmp_path, lambda asked: "word " * 20, pause=0.005)
     me = visitor(desk)
-    frames = answer.send(desk, me, "", Draft("go"), WISH)
+    frames = answered(desk, me, asking.send(desk, me, "", Draft("go"), WISH))
     next(frames)
     assert not desk.answers.stop(visitor(desk, BOB, tab=me.tab).key)
     assert last(frames).rows.live[-1]["note"] == ""
@@ -140,7 +142,7 @@ def test_nobody_stops_the_answer_of_another(tmp_path):
 def test_retry_is_another_branch_and_one_can_go_back(desk, me):
     _, chat = ask(desk, me, "hello")
     first = desk.app.store.path("ann", chat)[-1]
-    final = last(answer.retry(desk, me, Place(chat, first.id), WISH))
+    final = last(answered(desk, me, asking.retry(desk, me, Place(chat, first.id), WISH)))
     assert final.rows.live[-1]["branch"] == [2, 2]
     second = desk.app.store.path("ann", chat)[-1]
     back = acts.branch(desk, me, chat, second.id, -1)
@@ -151,7 +153,9 @@ def test_retry_is_another_branch_and_one_can_go_back(desk, me):
 def test_an_edited_question_is_answered_as_a_branch(desk, me):
     _, chat = ask(desk, me, "hello")
     asked = desk.app.store.path("ann", chat)[0]
-    final = last(answer.edit(desk, me, Place(chat, asked.id), "good morning", WISH))
+    final = last(
+        answered(desk, me, asking.edit(desk, me, Place(chat, asked.id), "good morning", WISH))
+    )
     assert text_of(final.live)[0] == "good morning"
     assert final.rows.live[0]["branch"] == [2, 2]
     assert len(messages(desk, chat)) == 2
@@ -160,7 +164,7 @@ def test_an_edited_question_is_answered_as_a_branch(desk, me):
 def test_an_edited_answer_is_kept_as_a_branch_without_its_old_tokens(desk, me):
     _, chat = ask(desk, me, "hello")
     said = desk.app.store.path("ann", chat)[1]
-    final = last(answer.edit(desk, me, Place(chat, said.id), "Better.", WISH))
+    final = last(answered(desk, me, asking.edit(desk, me, Place(chat, said.id), "Better.", WISH)))
     assert text_of(final.live) == ["hello", "Better."]
     assert desk.app.store.path("ann", chat)[-1].message.ids is None
     assert not final.rows.live[-1]["xray"]
@@ -187,7 +191,7 @@ def test_a_judgement_is_kept_and_can_be_taken_back(desk, me):
 def test_the_system_prompt_reaches_the_model_and_is_remembered(tmp_path):
     desk, opener = make_desk(tmp_path)
     me, wish = visitor(desk), Wish("Be brief.", Sampling(temperature=0.1, seed=3))
-    list(answer.send(desk, me, "", Draft("hello"), wish))
+    list(answered(desk, me, asking.send(desk, me, "", Draft("hello"), wish)))
     tokens = opener.dialect.tokenizer
     sent = tokens.decode(opener.engines[0].seen[0].prompt)
     assert "Be brief." in sent
@@ -257,8 +261,8 @@ def test_another_visitor_does_not_see_a_conversation(desk, me):
         lambda: acts.rename(desk, bob, chat, "mine"),
         lambda: acts.remove(desk, bob, chat, ""),
         lambda: acts.save(desk, bob, chat, ("json", "en")),
-        lambda: list(answer.retry(desk, bob, Place(chat, node), WISH)),
-        lambda: list(answer.edit(desk, bob, Place(chat, node), "x", WISH)),
+        lambda: asking.retry(desk, bob, Place(chat, node), WISH),
+        lambda: asking.edit(desk, bob, Place(chat, node), "x", WISH),
     ]
     for attack in attacks:
         with pytest.raises(NotFound):
@@ -282,7 +286,7 @@ def test_a_dropped_file_goes_into_the_context_with_its_tokens(desk, me, tmp_path
     [(said, ok)] = acts.count_files(desk, me, [str(file)])
     assert ok and said.startswith("sales.csv: ") and not said.startswith("sales.csv: 0 ")
     draft = Draft("How many?", (str(file),))
-    final = last(answer.send(desk, me, "", draft, WISH))
+    final = last(answered(desk, me, asking.send(desk, me, "", draft, WISH)))
     chat = desk.app.store.list("ann")[0]
     assert "Paris,3" in messages(desk, chat.id)[0]
     assert chat.title == "How many?"
@@ -294,7 +298,7 @@ def test_a_dropped_file_goes_into_the_context_with_its_tokens(desk, me, tmp_path
 def test_a_file_that_cannot_be_read_is_named_and_nothing_is_sent(desk, me, tmp_path):
     file = tmp_path / "photo.png"
     file.write_bytes(b"\x89PNG\0\0\0")
-    [frame] = answer.send(desk, me, "", Draft("look", (str(file),)), WISH)
+    frame = asking.send(desk, me, "", Draft("look", (str(file),)), WISH)
     assert "photo.png" in frame.notice
     assert desk.app.store.list("ann") == []
 
@@ -336,7 +340,7 @@ def test_deleting_the_open_conversation_begins_a_new_one(desk, me):
 def test_a_conversation_deleted_while_it_is_answered_is_a_sentence(tmp_path):
     desk, _ = make_desk(tmp_path, lambda asked: "word " * 30, pause=0.005)
     me = visitor(desk)
-    frames = answer.send(desk, me, "", Draft("go"), WISH)
+    frames = answered(desk, me, asking.send(desk, me, "", Draft("go"), WISH))
     for frame in frames:
         if frame.live and len(frame.live) == 2:
             break
