@@ -38,6 +38,7 @@ class Options:
         "auto", "number type of the weights", choices=("auto", "float32", "bfloat16", "float16")
     )
     lang: str = opt("auto", "language of the page", choices=("auto", "zh", "en"))
+    # Beside the program: whoever moves, backs up or deletes the folder has everything in it.
     data_dir: str = opt(str(ROOT / "data"), "folder for conversations and settings")
     host: str = opt("127.0.0.1", "address to listen on", env=("GRADIO_SERVER_NAME",))
     port: int = opt(7860, "port", env=("GRADIO_SERVER_PORT",), minimum=1, maximum=65535)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import time
 from pathlib import Path
 
 import pytest
@@ -215,3 +216,20 @@ def test_progress_names_what_is_fetched():
         "  package 1: downloading torch-2.13.0 (216.1 MB)",
         "  unpacking 3 packages (about a minute)",
     ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_progress_is_one_line_with_a_clock_that_goes_away():
+    out = Terminal()
+    progress = pip.Progress(out)
+    progress.line("Processing /wheels/torch-2.13.0-cp311.whl (from -r requirements.txt (line 1))")
+    end = time.monotonic() + 10
+    while "torch" not in out.getvalue() and time.monotonic() < end:
+        time.sleep(0.02)
+    progress.close()
+    assert "0:00  package 1: torch-2.13.0-cp311.whl" in out.getvalue()
+    assert "\n" not in out.getvalue() and out.getvalue().endswith("\r\x1b[K")
