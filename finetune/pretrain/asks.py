@@ -18,6 +18,12 @@ from finetune.pretrain.grammar import Part, Section, Slot, expand, sections
 from finetune.pretrain.words import Words
 
 KEYS = "city|expression|place|value|from_unit|to_unit|low|high|query|name|sql"
+MEASURED = {
+    "小时",
+    "月",
+    "星期",
+    "世纪",
+}  # counted with a measure word, which is no part of the unit
 NUMBERS = {"value", "low", "high"}
 AGGREGATES = {
     "AVG": ("average|mean|avg", "平均值|平均|均值|平均数"),
@@ -176,6 +182,8 @@ def _units(name: str, words: Words, values: Values) -> Values | None:
     if not words.chinese and words.chance(0.06) and shown == source:
         shown = shown.upper() if len(shown) < 4 else shown.capitalize()
         source = shown
+    if words.chinese and source in MEASURED and words.chance(0.6):
+        shown = f"个{source}"
     tight = shown if len(source) < 5 else f" {shown}"
     return {"u": (shown, source), "u0": (tight, source), "u1": same(source), "w": (aim, target)}
 

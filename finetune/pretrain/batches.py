@@ -23,8 +23,9 @@ Row = tuple[list[int], list[float]]  # ids, and how much each is to be learnt
 SPREAD = 1.35  # a group's longest dialogue is at most this much longer than its shortest
 # What decides counts most: the first words after a question choose the tool or none. An answer
 # made from an observation is copying, learnt soon.
-DECISION, DECIDING, ANSWER = 3.0, 6, 0.6
-CUT = 0.5  # of the dialogues that end with a tool's answer end with the call instead
+DECISION, DECIDING, CALL, ANSWER = 3.0, 6, 2.0, 0.6
+TAIL = 0.6  # of the dialogues that end with plain words stop after the first of them
+CUT = 0.7  # of the dialogues that end with a tool's answer end with the call instead
 CURRICULUM = (
     (0.02, 0.6),
     (0.06, 0.3),
@@ -61,8 +62,11 @@ class Batches:
         system = (Message("system", pack.system),) if pack.system else ()
         return list(self.dialect.prompt(Conversation(system, pack.tools))[:-1])
 
-    def row(self, messages: tuple[Message, ...]) -> Row:
-        """Ids and weights of a dialogue; it ends with the role token that comes next."""
+    def row(self, messages: tuple[Message, ...], brief: bool = False) -> Row:
+        """Ids and weights of a dialogue; it ends with the role token that comes next.
+
+        `brief` leaves out the rest of a last turn that is plain words: its start is the choice.
+        """
         ids: list[int] = []
         learn: list[float] = []
         pieces = list(self.dialect.render(Conversation(messages)))[1:-1]
@@ -77,18 +81,22 @@ class Batches:
             elif before == self.user:
                 weights = [DECISION] * DECIDING + [1.0] * width
             else:
-                weights = [ANSWER if before == self.observation else 1.0] * width
+                weights = [ANSWER if before == self.observation else CALL] * width
             ids += piece.ids
             learn += weights[:width]
         called = bool(messages and messages[-1].calls)
+        if brief and not called and before == self.user:
+            keep = len(ids) - width + DECIDING + 2
+            return ids[:keep], learn[:keep]
         return [*ids, self.observation if called else self.user], [*learn, 1.0]
 
-    def batch(self, packs: list[Pack]) -> Batch:
+    def batch(self, packs: list[Pack], rng: random.Random) -> Batch:
         """The packs, their dialogues grouped by length."""
         out = Batch()
         for pack in packs:
             out.prompts.append(torch.tensor(self.prompt(pack)))
-            rows = sorted((self.row(d) for d in pack.dialogues), key=lambda row: len(row[0]))
+            rows = [self.row(d, rng.random() < TAIL) for d in pack.dialogues]
+            rows.sort(key=lambda row: len(row[0]))
             chunk: list[Row] = []
             for row in rows:
                 if chunk and len(row[0]) > SPREAD * len(chunk[0][0]) + 8:
@@ -108,13 +116,13 @@ class Batches:
             if rng.random() < copies:
                 packs.append(Pack((), "", tuple(copying(rng) for _ in range(30))))
                 continue
-            packs.append(writer.builtin(24))
+            packs.append(writer.builtin(20))
             if rng.random() < 0.5:
                 kinds = (writer.some, writer.chat, writer.unseen)
                 packs.append(rng.choices(kinds, (1.0, 1.2, 1.3))[0](5))
             if rng.random() < 0.04:
                 packs.append(writer.builtin(1, long=True))
-        return self.batch([cut(pack, rng) for pack in packs])
+        return self.batch([cut(pack, rng) for pack in packs], rng)
 
 
 def cut(pack: Pack, rng: random.Random) -> Pack:

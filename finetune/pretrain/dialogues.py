@@ -122,11 +122,19 @@ def exchange(ask: asks.Ask, chinese: bool, rng: random.Random) -> list[Message]:
         Message(
             "assistant",
             answers.thought(ask.tool, need, chinese),
-            calls=(ToolCall(ask.tool, ask.arguments),),
+            calls=(call(ask),),
         ),
         Message("tool", observation, name=ask.tool),
         Message("assistant", answers.answer(ask.tool, ask.arguments, observation, chinese)),
     ]
+
+
+def call(ask: asks.Ask) -> ToolCall:
+    """The call; SQL stands in double quotes always, so that a quoted value in it is no surprise."""
+    sql = ask.arguments.get("sql", '"')
+    if '"' in sql or "\\" in sql:
+        return ToolCall(ask.tool, ask.arguments)
+    return ToolCall(ask.tool, ask.arguments, text=f'```python\ntool_call(sql="{sql}")\n```')
 
 
 def said(pair: tuple[str, str]) -> list[Message]:
@@ -148,7 +156,7 @@ class Writer:
     def turns(self, offered: tuple[str, ...], chinese: bool) -> list[Message]:
         """One exchange under some built-in tools: three in four need a tool."""
         rng = self.rng
-        if rng.random() < 0.27:
+        if rng.random() < 0.3:
             return said(talks.any_talk(chinese, rng, self.dev))
         name = rng.choices(
             NAMES, [WEIGHTS[name] * (1 if name in offered else 0.12) for name in NAMES]
@@ -183,7 +191,7 @@ class Writer:
         rng = self.rng
         while True:
             chinese = rng.random() < 0.5
-            count = rng.randint(5, 9) if long else rng.choice([1] * 12 + [2, 2, 3])
+            count = rng.randint(5, 9) if long else rng.choice([1] * 20 + [2, 2, 3])
             messages: list[Message] = []
             if rng.random() < 0.03 and count > 1:
                 name = Words(rng, chinese, self.dev).local("name")

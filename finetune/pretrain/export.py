@@ -94,6 +94,7 @@ def export(run: Path, out: Path) -> None:
     shape = Shape(**state["shape"])
     out.mkdir(parents=True, exist_ok=True)
     save_file(weights(state["average"]), out / "model.safetensors", metadata={"format": "pt"})
+    (out / "model.safetensors").chmod(0o644)  # safetensors leaves it readable to its owner only
     shutil.copyfile(run / "tokenizer.model", out / "tokenizer.model")
     generation = {"do_sample": False, "eos_token_id": 2, "pad_token_id": 0}
     for name, content in (

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 FIVE = (3.4445, -4.7750, 2.0315)  # coefficients of the Newton-Schulz iteration
@@ -34,14 +35,43 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            for weight in group["params"]:
+            weights = group["params"]
+            mine = share(weights)
+            updates = []
+            for number, weight in enumerate(weights):
                 state = self.state[weight]
                 moving = state.setdefault("moving", torch.zeros_like(weight))
                 moving.lerp_(weight.grad, 1 - group["momentum"])
-                update = orthogonal(weight.grad.lerp(moving, group["momentum"]))
+                ahead = weight.grad.lerp(moving, group["momentum"])
+                updates.append(orthogonal(ahead) if number in mine else torch.zeros_like(weight))
+            for weight, update in zip(weights, gathered(updates), strict=True):
                 scale = max(1.0, weight.shape[0] / weight.shape[1]) ** 0.5
                 weight.mul_(1 - group["lr"] * group["decay"])
                 weight.add_(update, alpha=-group["lr"] * scale)
+
+
+def share(weights: list[Tensor]) -> set[int]:
+    """Which matrices this worker makes orthogonal: each worker about the same work."""
+    if not dist.is_initialized():
+        return set(range(len(weights)))
+    work = [0.0] * dist.get_world_size()
+    mine = set()
+    for number in sorted(range(len(weights)), key=lambda n: -weights[n].numel()):
+        least = work.index(min(work))
+        work[least] += weights[number].numel() * min(weights[number].shape)
+        if least == dist.get_rank():
+            mine.add(number)
+    return mine
+
+
+def gathered(updates: list[Tensor]) -> list[Tensor]:
+    """The updates of all workers; each has zeros where another worker did the work."""
+    if not dist.is_initialized():
+        return updates
+    flat = torch.cat([update.flatten() for update in updates])
+    dist.all_reduce(flat)
+    parts = flat.split([update.numel() for update in updates])
+    return [part.view_as(update) for part, update in zip(parts, updates, strict=True)]
 
 
 def optimizers(net: nn.Module, muon_lr: float, adam_lr: float) -> list[torch.optim.Optimizer]:

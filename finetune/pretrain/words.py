@@ -98,7 +98,7 @@ class Words:
 
     def city(self) -> str:
         chinese = self.chinese and not self.chance(0.15)
-        if self.chance(0.5):
+        if self.chance(0.4):
             return self.invented_hanzi() if chinese else self.invented_latin()
         city = self.pick("city_zh" if chinese else "city_en")
         if chinese and self.chance(0.12) and city[-1] not in "市县州岛":
