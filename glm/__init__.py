@@ -1,8 +1,8 @@
 """The model side of GLM Workbench. `import glm` is light: torch comes with the first `open`.
 
-    import glm
-    model = glm.open("THUDM/chatglm3-6b")
-    text, history = model.chat("你好")
+>>> import glm
+>>> model = glm.open("THUDM/chatglm3-6b")
+>>> text, history = model.chat("你好")
 """
 
 from __future__ import annotations
