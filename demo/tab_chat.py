@@ -84,7 +84,8 @@ class Asking(Painter):
         """The answer; the components of the history are no outputs here."""
         visitor = visitor_of(self.desk, request, lang)
         ticket = self.desk.answers.start(visitor)
-        if ticket is None:
+        if ticket is None:  # a generator without a step would empty its outputs
+            yield self.frame(visitor, "", Frame())
             return
         for frame in writing.write(self.desk, visitor, ticket):
             yield self.frame(visitor, "", frame)
@@ -121,7 +122,7 @@ class Keeping(Painter):
         p.listing.remove(self.on_remove, here, p.drawn, **quick)
         p.drawer.save.save(self.on_save, here, [p.saved, p.meter], **quick)
         p.drawer.load.upload(self.on_load_file, [p.drawer.load, *here], opened, **quick)
-        p.search.input(self.on_search, [*here, p.search], p.listing, **quick)
+        p.search.change(self.on_search, [*here, p.search], p.listing, **quick)
 
     def on_act(
         self, request: gr.Request, event: gr.EventData, conversation: str, lang: str

@@ -18,10 +18,10 @@ def test_a_stranger_chats(tmp_path, chromium):
     with running(tmp_path, "--model", str(model)) as program, browser(chromium) as opened:
         program.wait_for_output("is ready")
         desktop = Visit(opened, program.url, shots)
-        streams_and_stops(desktop, "Hello! Who are you?")
+        streams_and_stops(desktop, "Who are you?")
         desktop.reload()
-        assert desktop.question() == "Hello! Who are you?"
-        assert desktop.conversations() == ["Hello! Who are you?"]
+        assert desktop.question() == "Who are you?"
+        assert desktop.conversations() == ["Who are you?"]
         desktop.shot("desktop-en")
         assert (desktop.outside, desktop.problems) == ([], [])
         desktop.close()
@@ -30,13 +30,13 @@ def test_a_stranger_chats(tmp_path, chromium):
         assert phone.conversations() == []  # another browser is another visitor
         assert phone.page.get_attribute("#composer textarea", "placeholder") == "输入消息…"
         assert phone.fits()
-        streams_and_stops(phone, "你好！你是谁？")
+        streams_and_stops(phone, "你是谁？")
         assert phone.fits()
         phone.page.click("#top .i-menu")
         phone.page.wait_for_function(
             "document.querySelector('#side').getBoundingClientRect().x >= 0"
         )
-        assert phone.conversations() == ["你好！你是谁？"]
+        assert phone.conversations() == ["你是谁？"]
         phone.shot("phone-zh")
         assert (phone.outside, phone.problems) == ([], [])
 
