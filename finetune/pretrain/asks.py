@@ -15,7 +15,7 @@ from typing import Any
 
 from finetune.pretrain import noise
 from finetune.pretrain.grammar import Part, Section, Slot, expand, sections
-from finetune.pretrain.words import Words
+from finetune.pretrain.words import Words, lists
 
 KEYS = "city|expression|place|value|from_unit|to_unit|low|high|query|name|sql"
 MEASURED = {
@@ -82,6 +82,8 @@ def ask(tool: str, chinese: bool, rng: random.Random, dev: bool = False) -> Ask:
     weights = [len(form.section.train) ** 0.7 for form in candidates]
     form = rng.choices(candidates, weights)[0]
     parts = expand(rng.choice((dev and form.section.dev) or form.section.train), rng)
+    if tool in ("get_weather", "get_time") and rng.random() < 0.2:
+        parts = followed(parts, chinese, rng)
     words = Words(rng, chinese, dev)
     values = fill(words)
     lower = not chinese and rng.random() < 0.22 and tool in ("get_weather", "get_time")
@@ -89,6 +91,21 @@ def ask(tool: str, chinese: bool, rng: random.Random, dev: bool = False) -> Ask:
     arguments = {key: _argument(key, template, values, lower) for key, template in form.arguments}
     write = noise.chinese if chinese else noise.english
     return Ask(write(shown, rng, dev), tool, arguments)
+
+
+def followed(parts: list[Part], chinese: bool, rng: random.Random) -> list[Part]:
+    """The sentence with a word of time or place after its place name, where one fits."""
+    out: list[Part] = []
+    for index, part in enumerate(parts):
+        out.append(part)
+        rest = parts[index + 1] if index + 1 < len(parts) else ""
+        if not isinstance(part, Slot) or not isinstance(rest, str):
+            continue
+        if chinese and not rest.startswith(("的", "呢")):
+            out.append(rng.choice(lists()["after_zh"]))
+        elif not chinese and rest in ("", "?"):
+            out.append(" " + rng.choice(lists()["after_en"]))
+    return out
 
 
 def _show(part: Part, values: Values, lower: bool) -> tuple[str, bool]:

@@ -156,7 +156,7 @@ class Writer:
     def turns(self, offered: tuple[str, ...], chinese: bool) -> list[Message]:
         """One exchange under some built-in tools: three in four need a tool."""
         rng = self.rng
-        if rng.random() < 0.3:
+        if rng.random() < 0.33:
             return said(talks.any_talk(chinese, rng, self.dev))
         name = rng.choices(
             NAMES, [WEIGHTS[name] * (1 if name in offered else 0.12) for name in NAMES]

@@ -44,9 +44,10 @@ def common_words() -> tuple[str, ...]:
 
 @cache
 def hanzi() -> str:
-    """The 3755 common Chinese characters of GB 2312, level 1."""
+    """The 3755 common Chinese characters of GB 2312, level 1, and a few that names need."""
     codes = ((a, b) for a in range(0xB0, 0xD8) for b in range(0xA1, 0xFF))
-    return "".join(bytes(code).decode("gb2312") for code in codes if code < (0xD7, 0xFA))
+    common = (bytes(code).decode("gb2312") for code in codes if code < (0xD7, 0xFA))
+    return "".join((*common, *lists()["hanzi_more"]))
 
 
 class Words:
