@@ -30,7 +30,7 @@ from demo.app import build
 from demo.text import Words
 from glm.app import App
 from glm.messages import Finish, Message, Sampling, Text, Usage
-from glm.store import Store, TurnRecord
+from glm.store import Store
 
 ANSWER = "A sentence of an answer, **with** some `marks` and a formula $x^2$. "
 
@@ -71,12 +71,8 @@ class Scripted:
 
 def conversation(store: Store, turns: int) -> str:
     """A conversation of so many turns."""
-    chat, parent = store.create("local", "long"), None
-    record = TurnRecord((1,) * 300, (2,) * 80, Usage(300, 0, 80), 1.0, "base", Sampling(), "stop")
-    for turn in range(turns):
-        parent = store.append("local", chat, Message("user", f"Question {turn}?"), parent)
-        parent = store.append("local", chat, Message("assistant", ANSWER * 5), parent, record)
-    return chat
+    turn = (Message("user", "Question?"), Message("assistant", ANSWER * 5))
+    return store.restore("local", [*turn * turns], "long") if turns else store.create("local")
 
 
 def events(page: Any) -> dict[str, Any]:

@@ -165,13 +165,14 @@
     const read = () => {
       let data;
       try { data = JSON.parse(props.value || "{}"); } catch { return; }
-      if (data.words) { words = data.words; document.body.classList.add("ready"); paint(); }
+      if (data.words) { words = data.words; document.documentElement.lang = words.code; document.body.classList.add("ready"); paint(); }
       if (data.live) {
         turns = data;
         const empty = !data.busy && !data.history.length && !data.live.length;
         document.body.classList.toggle("blank", empty);
         document.body.classList.toggle("busy", !!data.busy);
-        if (data.busy) follow(true);
+        document.body.classList.remove("stopping");
+        follow(true);
       }
       if (data.conversation !== undefined && !data.busy) address(data.conversation);
       name();
@@ -264,9 +265,8 @@
       if (hit.dataset.do === "settings") show("drawer", !shown("drawer"));
       if (hit.dataset.do === "menu") narrow() ? show("side", !shown("side")) : show("wide", !shown("wide"));
       if (hit.dataset.do === "language") {
-        const lang = hit.textContent.trim() === "English" ? "en" : "zh";
+        const lang = words.code === "en" ? "zh" : "en";
         document.cookie = `glm_lang=${lang}; path=/; max-age=31536000; SameSite=Lax`;
-        document.documentElement.lang = lang;
         trigger("language", { lang });
       }
     });
@@ -277,13 +277,19 @@
     const box = $("#scroll");
     if (now) stuck = true;
     if (box && stuck) box.scrollTop = box.scrollHeight;
+    document.body.classList.toggle("above", !stuck);
   }
   function scrolling() {
     const box = $("#scroll");
     const down = button("latest", words.latest || "", () => follow(true));
     $("#dock").prepend(down);
+    let hand = 0; // when a visitor last moved something; an answer being redrawn scrolls as well
+    const moved = () => { hand = performance.now(); };
+    for (const kind of ["wheel", "touchmove", "pointerdown", "keydown"])
+      box.addEventListener(kind, moved, { passive: true });
     const look = () => {
-      stuck = box.scrollHeight - box.scrollTop - box.clientHeight < 60;
+      if (box.scrollHeight - box.scrollTop - box.clientHeight < 40) stuck = true;
+      else if (performance.now() - hand < 800) stuck = false;
       document.body.classList.toggle("above", !stuck);
     };
     box.addEventListener("scroll", look, { passive: true });
@@ -368,6 +374,7 @@
         field.focus();
       }
     }
+    if (event.target.closest("#composer .stop-button")) document.body.classList.add("stopping");
     if (event.target.closest("#new") && narrow()) show("side", false);
     const out = !event.target.closest(".sheet, #side, #drawer, dialog, [data-do], .turn");
     if (out && (shown("xray") || shown("models") || narrow())) closeAll();

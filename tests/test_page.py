@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import replace
 
 import pytest
 
+from benchmarks.page import measure
 from demo import acts, asking
+from demo.app import build
 from demo.asking import Draft, Place
 from demo.desk import Wish
 from demo.frame import Frame
@@ -347,3 +350,19 @@ def test_a_conversation_deleted_while_it_is_answered_is_a_sentence(tmp_path):
     desk.app.store.delete("ann", desk.app.store.list("ann")[0].id)
     final = last(frames)
     assert "no such conversation" in final.notice and final.conversation == ""
+
+
+def test_a_step_of_an_answer_costs_the_same_at_any_length_of_history(tmp_path):
+    """The components of a step are the live ones alone, and none is made anew."""
+    short = asyncio.run(measure(0, 1.0))
+    long = asyncio.run(measure(500, 1.0))
+    assert long["cpu_ms_per_step"] < 1.5 * short["cpu_ms_per_step"] + 1
+    assert long["stop_ms"] < 200
+
+
+def test_no_event_of_the_page_is_a_public_endpoint(desk):
+    page = build(desk.app)
+    assert {fn.api_visibility for fn in page.fns.values() if fn.fn.__name__ != "on_unload"} == {
+        "private"
+    }
+    page.close()

@@ -10,11 +10,7 @@ from glm.errors import EngineError
 from tests.browser.driver import Visit, browser
 from tests.browser.scripted_server import serving
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:.*no_silent_downcasting"),  # gradio's own, in pandas
-]
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 ATTACK = (
     '<img src=x onerror="window.pwned=1"><script>window.pwned=2</script> '
