@@ -11,6 +11,7 @@ import torch
 
 from finetune.pretrain import answers, asks, dialogues, simulate, talks
 from finetune.pretrain import export as exporting
+from finetune.pretrain import extend as extending
 from finetune.pretrain.batches import Batches
 from finetune.pretrain.decode import greedy
 from finetune.pretrain.frozen import normal
@@ -222,3 +223,19 @@ def test_the_committed_model_is_small_and_has_no_remote_code():
     size = sum(path.stat().st_size for path in EMBEDDED.iterdir())
     assert size < 25e6
     assert "auto_map" not in json.loads((EMBEDDED / "config.json").read_text(encoding="utf-8"))
+
+
+def test_added_characters_become_pieces_and_change_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = Run(folder(tmp_path), "cpu", seed=0, resume=False)
+    run.save()
+    before = Tokenizer.open(tmp_path)
+    monkeypatch.setattr(extending, "hanzi", lambda: "龘靐")
+    assert extending.extend(tmp_path) == 2
+    after = Tokenizer.open(tmp_path)
+    assert after.decode(after.encode("a龘b")) == "a龘b"
+    assert after.encode("weather") == before.encode("weather")
+    again = Run(tmp_path, "cpu", seed=0, resume=True).net.embedding.weight
+    old, new = before.id("<|user|>"), after.id("<|user|>")
+    torch.testing.assert_close(again[new], run.net.embedding.weight[old])

@@ -117,9 +117,10 @@ class Batches:
                 packs.append(Pack((), "", tuple(copying(rng) for _ in range(30))))
                 continue
             packs.append(writer.builtin(20))
-            if rng.random() < 0.5:
-                kinds = (writer.some, writer.chat, writer.unseen)
-                packs.append(rng.choices(kinds, (1.0, 1.2, 1.3))[0](5))
+            if rng.random() < 0.4:
+                packs.append(rng.choice((writer.some, writer.chat))(5))
+            if rng.random() < 0.6:
+                packs.append(writer.unseen(8))
             if rng.random() < 0.04:
                 packs.append(writer.builtin(1, long=True))
         return self.batch([cut(pack, rng) for pack in packs], rng)
