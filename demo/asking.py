@@ -88,6 +88,8 @@ def ask(desk: Desk, visitor: Visitor, question: Question, wish: Wish) -> Frame:
     before = []
     if question.parent is not None:
         before = store.path(owner, question.conversation, leaf=question.parent)
+    if desk.app.manager.state().info is None:  # its defaults are not in the settings yet
+        wish = replace(wish, sampling=None)
     if not desk.answers.begin(visitor, Ticket(question, wish)):
         return Frame()
     shown = bubbles(message or before[-1].message, visitor.say)
