@@ -14,6 +14,7 @@ from demo.conversation_files import KINDS
 from demo.desk import Wish
 from demo.labels import Labels
 from demo.text import Say
+from glm.identity import User
 from glm.messages import Sampling
 
 
@@ -31,6 +32,7 @@ class Drawer:
     reset: gr.Button
     save: gr.HTML
     load: gr.UploadButton
+    account: gr.HTML
 
     @property
     def inputs(self) -> list[Component]:
@@ -111,8 +113,19 @@ def build(labels: Labels) -> Drawer:
         variant="secondary",
         elem_id="import",
     )
+    account = gr.HTML("", apply_default_css=False, elem_id="account")
     return Drawer(
-        system, temperature, top_p, top_k, repetition, max_tokens, seed, reset, save, load
+        system, temperature, top_p, top_k, repetition, max_tokens, seed, reset, save, load, account
+    )
+
+
+def who(user: User, say: Say) -> str:
+    """The account a visitor is logged in with and the way out; nothing where there is no login."""
+    if not user.id.startswith("login:"):
+        return ""
+    name, leave = escape(say("account.signed_in", name=user.name)), escape(say("account.leave"))
+    return (
+        f'<div class="account"><span>{name}</span><a class="pill" href="logout">{leave}</a></div>'
     )
 
 

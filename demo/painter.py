@@ -11,6 +11,7 @@ from gradio.components import Component
 
 from demo import acts, models
 from demo.desk import Desk, Visitor
+from demo.drawer import who
 from demo.frame import Frame
 from demo.labels import Labels
 from demo.parts import Parts
@@ -109,6 +110,7 @@ class Painter:
             self.labels.updates(visitor.say),
             self.opened(visitor, conversation, lang),
             {parts.path: mine, parts.open: mine, parts.lang: lang},
+            {parts.drawer.account: who(visitor.user, visitor.say)},
             {parts.table: models.table(visitor.say, lang, operator)},
             {parts.timer: gr.Timer(active=state.status == "loading")},
         )

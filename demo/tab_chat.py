@@ -204,7 +204,15 @@ class Opening(Painter):
     def connect(self, page: gr.Blocks) -> None:
         p, quick, slow = self.parts, self.quick, self.slow
         here, settings = [p.conversation, p.lang], p.drawer.inputs
-        known = [*p.drawn, *settings, *self.labels.components, p.lang, p.table, p.timer]
+        known = [
+            *p.drawn,
+            *settings,
+            *self.labels.components,
+            p.lang,
+            p.table,
+            p.timer,
+            p.drawer.account,
+        ]
         everything = list(dict.fromkeys(known))
         page.load(self.on_load, None, everything, **quick)
         page.unload(self.on_unload)

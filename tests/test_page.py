@@ -13,9 +13,12 @@ from demo import acts, asking
 from demo.app import build
 from demo.asking import Draft, Place
 from demo.desk import Wish
+from demo.drawer import who
 from demo.frame import Frame
 from demo.models import line, open_model
+from demo.text import Words
 from glm.errors import EngineError, NotFound, QueueFull
+from glm.identity import User
 from glm.manager import ModelState
 from glm.messages import Sampling
 from tests.page_desk import ANN, BOB, WISH, answered, last, make_desk, text_of, visitor
@@ -366,3 +369,11 @@ def test_no_event_of_the_page_is_a_public_endpoint(desk):
         "private"
     }
     page.close()
+
+
+def test_a_login_is_shown_with_the_way_out_and_loopback_shows_none():
+    say = Words().of("en")
+    shown = who(User("login:<b>", "<b>Ann"), say)
+    assert "Signed in as &lt;b&gt;Ann" in shown
+    assert 'href="logout"' in shown
+    assert who(User("local", "local", operator=True), say) == ""
