@@ -186,12 +186,12 @@ def folder(path: Path) -> Path:
 
 
 def test_training_lowers_the_loss_and_goes_on_where_it_was_stopped(tmp_path: Path):
-    run = Run(folder(tmp_path), "cpu", seed=0, resume=False)
+    run = Run(folder(tmp_path), "cpu", seed=0)
     first = run.step(0.5)[0]
     for _ in range(3):
         run.step(0.5)
     run.save()
-    again = Run(tmp_path, "cpu", seed=0, resume=True)
+    again = Run(tmp_path, "cpu", seed=0, begin=True)
     assert again.progress.step == 4
     ahead, resumed = run.step(0.5)[0], again.step(0.5)[0]
     assert ahead == pytest.approx(resumed, abs=1e-4)
@@ -199,14 +199,14 @@ def test_training_lowers_the_loss_and_goes_on_where_it_was_stopped(tmp_path: Pat
 
 
 def test_a_run_is_not_overwritten_by_accident(tmp_path: Path):
-    run = Run(folder(tmp_path), "cpu", seed=0, resume=False)
+    run = Run(folder(tmp_path), "cpu", seed=0)
     train(run, minutes=0)
     with pytest.raises(SystemExit, match="--resume"):
-        Run(tmp_path, "cpu", seed=0, resume=False)
+        Run(tmp_path, "cpu", seed=0)
 
 
 def test_the_exported_folder_gives_the_logits_of_the_training_network(tmp_path: Path):
-    run = Run(folder(tmp_path), "cpu", seed=0, resume=False)
+    run = Run(folder(tmp_path), "cpu", seed=0)
     run.save()
     exporting.export(tmp_path, tmp_path / "out")
     model = load_model(recognise(tmp_path / "out"), "cpu", "float32")
@@ -219,6 +219,17 @@ def test_the_exported_folder_gives_the_logits_of_the_training_network(tmp_path: 
     torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3)
 
 
+def test_training_goes_on_from_the_weights_of_an_exported_folder(tmp_path: Path):
+    run = Run(folder(tmp_path), "cpu", seed=0)
+    run.save()
+    exporting.export(tmp_path, tmp_path / "out")
+    (tmp_path / "more").mkdir()
+    more = folder(tmp_path / "more")
+    began = dict(Run(more, "cpu", seed=1, begin=tmp_path / "out").net.named_parameters())
+    for name, weight in run.net.named_parameters():
+        torch.testing.assert_close(began[name], weight, atol=2e-3, rtol=2e-3)
+
+
 def test_the_committed_model_is_small_and_has_no_remote_code():
     size = sum(path.stat().st_size for path in EMBEDDED.iterdir())
     assert size < 25e6
@@ -228,7 +239,7 @@ def test_the_committed_model_is_small_and_has_no_remote_code():
 def test_added_characters_become_pieces_and_change_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    run = Run(folder(tmp_path), "cpu", seed=0, resume=False)
+    run = Run(folder(tmp_path), "cpu", seed=0)
     run.save()
     before = Tokenizer.open(tmp_path)
     monkeypatch.setattr(extending, "hanzi", lambda: "龘靐")
@@ -236,6 +247,6 @@ def test_added_characters_become_pieces_and_change_nothing_else(
     after = Tokenizer.open(tmp_path)
     assert after.decode(after.encode("a龘b")) == "a龘b"
     assert after.encode("weather") == before.encode("weather")
-    again = Run(tmp_path, "cpu", seed=0, resume=True).net.embedding.weight
+    again = Run(tmp_path, "cpu", seed=0, begin=True).net.embedding.weight
     old, new = before.id("<|user|>"), after.id("<|user|>")
     torch.testing.assert_close(again[new], run.net.embedding.weight[old])

@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from finetune.pretrain.model import Shape
@@ -42,6 +42,31 @@ def weights(named: dict[str, Tensor]) -> dict[str, Tensor]:
             _, number, rest = name.split(".", 2)
             out[f"transformer.encoder.layers.{number}.{BLOCK[rest]}"] = weight
     return {name: weight.to(torch.float16).clone().contiguous() for name, weight in out.items()}
+
+
+def reopen(folder: Path) -> tuple[Shape, dict[str, Tensor]]:
+    """The sizes and weights (fp32, our names) of an exported folder, to train it further."""
+    facts = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    shape = Shape(
+        vocab=facts["padded_vocab_size"],
+        layers=facts["num_layers"],
+        width=facts["hidden_size"],
+        heads=facts["num_attention_heads"],
+        groups=facts["multi_query_group_num"],
+        head_width=facts["kv_channels"],
+        ffn=facts["ffn_hidden_size"],
+        eps=facts["layernorm_epsilon"],
+        context=facts["seq_length"],
+    )
+    hub = {name: weight.float() for name, weight in load_file(folder / "model.safetensors").items()}
+    named = {
+        "embedding.weight": hub["transformer.embedding.word_embeddings.weight"],
+        "norm": hub["transformer.encoder.final_layernorm.weight"],
+    }
+    for number in range(shape.layers):
+        for ours, theirs in BLOCK.items():
+            named[f"blocks.{number}.{ours}"] = hub[f"transformer.encoder.layers.{number}.{theirs}"]
+    return shape, named
 
 
 def config(shape: Shape) -> dict[str, object]:

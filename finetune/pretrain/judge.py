@@ -59,7 +59,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A row with its number of tools, what the model did, and a verdict for each metric that counts in this row."""
+    """A row, its number of tools, what the model did, and a verdict per metric that counts."""
 
     row: Row
     tools: int

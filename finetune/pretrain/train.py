@@ -2,6 +2,7 @@
 
     python -m finetune.pretrain.train --minutes 90 --out /var/tmp/tiny
     python -m finetune.pretrain.train --minutes 150 --out /var/tmp/tiny --resume
+    python -m finetune.pretrain.train --minutes 60 --out /var/tmp/more --start assets/tiny
 
 On a CPU, `--workers 2` (one process per core, gradients averaged) is faster than two threads.
 A run is a folder: tokenizer.model, log.jsonl, last.pt. It may be killed at any
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -26,6 +28,7 @@ from torch import Tensor
 
 from finetune.pretrain import tokenizer as pieces
 from finetune.pretrain.batches import Batches
+from finetune.pretrain.export import reopen
 from finetune.pretrain.model import Batch, Network, Shape, start
 from finetune.pretrain.optim import optimizers
 from glm.tokenizer import Tokenizer
@@ -65,7 +68,12 @@ def save(path: Path, state: dict[str, object]) -> None:
 class Run:
     """One training run in its folder."""
 
-    def __init__(self, out: Path, device: str, seed: int, resume: bool) -> None:
+    def __init__(self, out: Path, device: str, seed: int, begin: Path | bool = False) -> None:
+        """`begin`: False from nothing, True where the run in `out` stopped, or a folder's weights.
+
+        Raises SystemExit when `out` holds a run and `begin` is not True.
+        """
+        resume = begin is True
         self.out, self.device, self.seed = out, device, seed
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.file = out / "last.pt"
@@ -77,9 +85,11 @@ class Run:
         self.batches = Batches(tokenizer)
         self.progress = Progress()
         state = torch.load(self.file, weights_only=True, map_location=device) if resume else None
-        shape = Shape(**state["shape"]) if state else Shape(vocab=-(-tokenizer.size // 64) * 64)
-        self.net = Network(shape).to(device)
+        known, weights = reopen(begin) if isinstance(begin, Path) else (None, {})
+        shape = Shape(**state["shape"]) if state else known
+        self.net = Network(shape or Shape(vocab=-(-tokenizer.size // 64) * 64)).to(device)
         start(self.net, seed)
+        self.net.load_state_dict(weights, strict=bool(weights))
         self.optimizers = optimizers(self.net, MUON_LR, ADAM_LR)
         self.average = {name: p.detach().clone() for name, p in self.net.named_parameters()}
         if state:
@@ -187,20 +197,24 @@ def worker(rank: int, args: argparse.Namespace, meeting: str) -> None:
     torch.set_num_threads(args.threads)
     if args.workers > 1:
         dist.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=args.workers)
-    train(Run(args.out, args.device, args.seed, args.resume), args.minutes)
+    train(Run(args.out, args.device, args.seed, args.start or args.resume), args.minutes)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--minutes", type=float, default=90, help="training time over all starts")
-    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    begin = parser.add_mutually_exclusive_group()
+    begin.add_argument("--resume", action="store_true", help="continue the run in --out")
+    begin.add_argument("--start", type=Path, help="begin with the weights of an exported folder")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=1, help="threads of each worker")
     parser.add_argument("--workers", type=int, default=1, help="processes; CPU only")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
+    if args.start:
+        shutil.copyfile(args.start / "tokenizer.model", args.out / "tokenizer.model")
     if not (args.out / "tokenizer.model").exists():
         pieces.train(args.out)
     with tempfile.TemporaryDirectory() as folder:
