@@ -80,7 +80,13 @@
     });
     glm.there("#t-scroll", 1, () => {
       const box = $("#t-scroll");
-      box.addEventListener("scroll", () => { stuck = box.scrollHeight - box.scrollTop - box.clientHeight < 60; }, { passive: true });
+      let hand = 0; // when a visitor last moved something; steps that grow scroll as well
+      for (const kind of ["wheel", "touchmove", "pointerdown", "keydown"])
+        box.addEventListener(kind, () => { hand = performance.now(); }, { passive: true });
+      box.addEventListener("scroll", () => {
+        if (box.scrollHeight - box.scrollTop - box.clientHeight < 60) stuck = true;
+        else if (performance.now() - hand < 800) stuck = false;
+      }, { passive: true });
     });
   };
 

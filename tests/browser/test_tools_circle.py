@@ -139,6 +139,10 @@ def test_a_plot_of_the_interpreter_is_seen(visit_as):
     page = visit.page
     play(visit, "plot")
     answer(visit)
+    page.wait_for_function(
+        "(box => box.scrollHeight - box.scrollTop - box.clientHeight < 60)"
+        "(document.querySelector('#t-scroll'))"
+    )
     assert page.eval_on_selector("#t-live img.plot", "img => img.complete && img.naturalWidth") > 99
 
 
