@@ -21,7 +21,8 @@ from glm.errors import BadRequest, CheckpointError, EngineError, GlmError, NotRe
 from glm.hub import fetch, is_hub_id
 from glm.messages import Conversation, Sampling
 from glm.recognise import EMBEDDED, ModelInfo, recognise
-from glm.tokenizer import Tokenizer
+from glm.tokenizers import open_tokenizer
+from glm.vocabulary import Vocabulary
 
 Status = Literal["loading", "ready", "failed"]
 
@@ -43,7 +44,7 @@ class Loaded:
     info: ModelInfo
     engine: Engine
     dialect: Dialect
-    tokenizer: Tokenizer
+    tokenizer: Vocabulary
     defaults: Sampling
 
 
@@ -131,7 +132,7 @@ class Manager:
         info = recognise(folder, tokenizer)
         if is_hub_id(wanted):
             info = replace(info, name=wanted)
-        tokens = Tokenizer(info.tokenizer)
+        tokens = open_tokenizer(info)
         dialect = DIALECTS[info.dialect](tokens)
         self._progress(f"loading {info.name}", None)
         engine = self._opener(info, self._device, self._dtype)
