@@ -1,6 +1,6 @@
 """A tiny random checkpoint of every family, from the real config.json of one of its models.
 
-`REAL` holds the configs as they were published; `tiny` makes the numbers small and keeps the rest.
+family_configs.json holds the configs as they were published; `SMALL` makes the numbers small.
 """
 
 from __future__ import annotations
@@ -23,201 +23,16 @@ from tests.shared_files import SHARED, tokenizer_file
 from tests.tiny_checkpoint import weights
 
 ICE = SHARED / "tokenizers" / "chatglm-6b" / "ice_text.model"
-CHATGLM = {
-    "model_type": "chatglm",
-    "architectures": ["ChatGLMModel"],
-    "auto_map": {
-        "AutoConfig": "configuration_chatglm.ChatGLMConfig",
-        "AutoModel": "modeling_chatglm.ChatGLMForConditionalGeneration",
-    },
-    "add_bias_linear": False,
-    "add_qkv_bias": True,
-    "apply_query_key_layer_scaling": True,
-    "apply_residual_connection_post_layernorm": False,
-    "attention_dropout": 0.0,
-    "attention_softmax_in_fp32": True,
-    "bias_dropout_fusion": True,
-    "ffn_hidden_size": 13696,
-    "fp32_residual_connection": False,
-    "hidden_dropout": 0.0,
-    "hidden_size": 4096,
-    "kv_channels": 128,
-    "layernorm_epsilon": 1e-05,
-    "multi_query_attention": True,
-    "multi_query_group_num": 2,
-    "num_attention_heads": 32,
-    "num_layers": 28,
-    "original_rope": True,
-    "padded_vocab_size": 65024,
-    "post_layer_norm": True,
-    "rmsnorm": True,
-    "seq_length": 8192,
-    "use_cache": True,
-    "torch_dtype": "float16",
-    "transformers_version": "4.30.2",
-    "tie_word_embeddings": False,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-}
-CHATGLM1 = {
-    "_name_or_path": "THUDM/chatglm-6b",
-    "architectures": ["ChatGLMModel"],
-    "auto_map": {"AutoModel": "modeling_chatglm.ChatGLMForConditionalGeneration"},
-    "bos_token_id": 130004,
-    "eos_token_id": 130005,
-    "mask_token_id": 130000,
-    "gmask_token_id": 130001,
-    "pad_token_id": 3,
-    "hidden_size": 4096,
-    "inner_hidden_size": 16384,
-    "layernorm_epsilon": 1e-05,
-    "max_sequence_length": 2048,
-    "model_type": "chatglm",
-    "num_attention_heads": 32,
-    "num_layers": 28,
-    "position_encoding_2d": True,
-    "torch_dtype": "float16",
-    "use_cache": True,
-    "vocab_size": 130528,
-}
-ENDS = [151329, 151336, 151338]
-GLM4 = {
-    **CHATGLM,
-    "_name_or_path": "THUDM/glm-4-9b-chat",
-    "classifier_dropout": None,
-    "layernorm_epsilon": 1.5625e-07,
-    "num_hidden_layers": 40,
-    "num_layers": 40,
-    "rope_ratio": 500,
-    "padded_vocab_size": 151552,
-    "seq_length": 131072,
-    "torch_dtype": "bfloat16",
-    "transformers_version": "4.44.0",
-    "eos_token_id": ENDS,
-    "pad_token_id": 151329,
-}
-GLM4_HF = {
-    "architectures": ["GlmForCausalLM"],
-    "attention_bias": True,
-    "attention_dropout": 0.0,
-    "eos_token_id": ENDS,
-    "head_dim": 128,
-    "hidden_act": "silu",
-    "hidden_size": 4096,
-    "initializer_range": 0.02,
-    "intermediate_size": 13696,
-    "max_position_embeddings": 131072,
-    "model_type": "glm",
-    "num_attention_heads": 32,
-    "num_hidden_layers": 40,
-    "num_key_value_heads": 2,
-    "pad_token_id": 151329,
-    "partial_rotary_factor": 0.5,
-    "rms_norm_eps": 1.5625e-07,
-    "rope_theta": 5000000.0,
-    "tie_word_embeddings": False,
-    "torch_dtype": "bfloat16",
-    "transformers_version": "4.46.0.dev0",
-    "use_cache": True,
-    "vocab_size": 151552,
-}
-GLM4_0414 = {
-    **GLM4_HF,
-    "architectures": ["Glm4ForCausalLM"],
-    "max_position_embeddings": 32768,
-    "model_type": "glm4",
-    "rms_norm_eps": 1e-05,
-    "rope_theta": 10000.0,
-}
-GLM45 = {
-    **GLM4_HF,
-    "architectures": ["Glm4MoeForCausalLM"],
-    "model_type": "glm4_moe",
-    "num_hidden_layers": 46,
-    "num_attention_heads": 96,
-    "num_key_value_heads": 8,
-    "intermediate_size": 10944,
-    "moe_intermediate_size": 1408,
-    "norm_topk_prob": True,
-    "n_group": 1,
-    "topk_group": 1,
-    "n_routed_experts": 128,
-    "n_shared_experts": 1,
-    "routed_scaling_factor": 1.0,
-    "num_experts_per_tok": 8,
-    "first_k_dense_replace": 1,
-    "num_nextn_predict_layers": 1,
-    "rms_norm_eps": 1e-05,
-    "rope_scaling": None,
-    "rope_theta": 1000000,
-    "use_qk_norm": False,
-}
-QWEN2 = {
-    "architectures": ["Qwen2ForCausalLM"],
-    "attention_dropout": 0.0,
-    "bos_token_id": 151643,
-    "eos_token_id": 151645,
-    "hidden_act": "silu",
-    "hidden_size": 896,
-    "initializer_range": 0.02,
-    "intermediate_size": 4864,
-    "max_position_embeddings": 32768,
-    "max_window_layers": 21,
-    "model_type": "qwen2",
-    "num_attention_heads": 14,
-    "num_hidden_layers": 24,
-    "num_key_value_heads": 2,
-    "rms_norm_eps": 1e-06,
-    "rope_theta": 1000000.0,
-    "sliding_window": 32768,
-    "tie_word_embeddings": True,
-    "torch_dtype": "bfloat16",
-    "use_cache": True,
-    "use_sliding_window": False,
-    "vocab_size": 151936,
-}
-QWEN3 = {
-    **QWEN2,
-    "architectures": ["Qwen3ForCausalLM"],
-    "attention_bias": False,
-    "head_dim": 128,
-    "max_position_embeddings": 40960,
-    "model_type": "qwen3",
-    "rope_scaling": None,
-    "sliding_window": None,
-}
-LLAMA3 = {
-    "architectures": ["LlamaForCausalLM"],
-    "attention_bias": False,
-    "attention_dropout": 0.0,
-    "bos_token_id": 128000,
-    "eos_token_id": [128001, 128008, 128009],
-    "head_dim": 64,
-    "hidden_act": "silu",
-    "hidden_size": 2048,
-    "initializer_range": 0.02,
-    "intermediate_size": 8192,
-    "max_position_embeddings": 131072,
-    "mlp_bias": False,
-    "model_type": "llama",
-    "num_attention_heads": 32,
-    "num_hidden_layers": 16,
-    "num_key_value_heads": 8,
-    "pretraining_tp": 1,
-    "rms_norm_eps": 1e-05,
-    "rope_scaling": {
-        "factor": 32.0,
-        "high_freq_factor": 4.0,
-        "low_freq_factor": 1.0,
-        "original_max_position_embeddings": 8192,
-        "rope_type": "llama3",
-    },
-    "rope_theta": 500000.0,
-    "tie_word_embeddings": True,
-    "torch_dtype": "bfloat16",
-    "use_cache": True,
-    "vocab_size": 128256,
-}
+REAL = json.loads((Path(__file__).parent / "family_configs.json").read_text(encoding="utf-8"))
+CHATGLM = REAL["chatglm3-6b"]
+CHATGLM1 = REAL["chatglm-6b"]
+GLM4 = REAL["glm-4-9b-chat"]
+GLM4_HF = REAL["glm-4-9b-chat-hf"]
+GLM4_0414 = REAL["GLM-4-9B-0414"]
+GLM45 = REAL["GLM-4.5-Air"]
+QWEN2 = REAL["Qwen2.5-0.5B-Instruct"]
+QWEN3 = REAL["Qwen3-0.6B"]
+LLAMA3 = REAL["Llama-3.2-1B-Instruct"]
 SMALL = {
     "ffn_hidden_size": 96,
     "intermediate_size": 96,
