@@ -76,7 +76,7 @@ PLACES = {
     "psutil": ("tools/kernel.py", "tools/process.py", "tools/scratch.py", "tools/watch.py"),
     "requests": (
         "launcher/share.py",
-        "glm/hub.py",
+        "glm/modelscope.py",
         "glm/engines/remote.py",
         "tools/builtin/get_weather.py",
     ),
