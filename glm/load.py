@@ -7,6 +7,7 @@ number type of their file (`dtype="file"`) stay mapped from the disk.
 from __future__ import annotations
 
 import gc
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,9 @@ def load_model(
         if plan.bits is None and not plan.several:
             model = model.to(plan.where)
         model.eval()
-        _check_finite(info, model)
-        check_serves(info, model)
+        with _finished(model, plan):
+            _check_finite(info, model, plan.bits)
+            check_serves(info, model)
     except (MemoryError, RuntimeError) as error:  # torch's own out-of-memory is a RuntimeError
         model = None
         _give_back()
@@ -72,6 +74,8 @@ def make_plan(info: ModelInfo, device: str, dtype: str, bits: int | None) -> Pla
     """
     if bits not in (None, 4, 8):
         raise CheckpointError(f"{bits!r} bits are unknown; allowed: 4, 8")
+    if bits and info.config.get("quantization_config"):
+        raise CheckpointError(f"{info.path} is quantised already; open it without bits")
     where = pick_device(device)
     kind = pick_dtype(dtype, where, info.parameters, info.file_dtype)
     own = pick_dtype("file", where, info.parameters, info.file_dtype)
@@ -92,14 +96,14 @@ def make_plan(info: ModelInfo, device: str, dtype: str, bits: int | None) -> Pla
 
 def _from_pretrained(info: ModelInfo, plan: Plan) -> tuple[Any, Any]:
     options: dict[str, Any] = {"dtype": plan.kind, "output_loading_info": True}
+    if plan.where.type == "cuda":  # straight to the card, not by way of the memory
+        options |= {"device_map": {"": plan.where}}
     if plan.bits:
-        from glm.quantise import quantised_config
+        from glm.quantise import load_options
 
-        options |= {"quantization_config": quantised_config(plan.bits)}
+        options |= load_options(info.config, plan.bits, plan.kind, plan.where)
     if plan.several:
         options |= {"device_map": "auto"}
-    elif plan.bits or plan.where.type == "cuda":  # straight to the card, not by way of the memory
-        options |= {"device_map": {"": str(plan.where)}}
     try:
         kind, config = _architecture(info)
         if info.packed_bits:
@@ -116,6 +120,17 @@ def _from_pretrained(info: ModelInfo, plan: Plan) -> tuple[Any, Any]:
         )
     except (ValueError, OSError, KeyError, ImportError, AttributeError, SafetensorError) as error:
         raise _sentence(info, error) from error
+
+
+def _finished(model: Any, plan: Plan) -> AbstractContextManager[None]:
+    """What a quantised model needs after it is opened; steps within leave its weights alone."""
+    if plan.bits is None:
+        return nullcontext()
+    from glm import quantise
+
+    quantise.finish(model)
+    as_loaded: AbstractContextManager[None] = quantise.as_loaded(model)
+    return as_loaded
 
 
 def _architecture(info: ModelInfo) -> tuple[Any, Any]:
@@ -172,17 +187,21 @@ def _check_report(info: ModelInfo, report: Any) -> None:
             raise CheckpointError(f"{info.path} {verb} {', '.join(names[:3])}{more}")
 
 
-def _check_finite(info: ModelInfo, model: torch.nn.Module) -> None:
-    """NaN weights: all of a small model, one forward pass of a large one."""
-    size = sum(p.numel() * p.element_size() for p in model.parameters())
-    if size > CHECKED_BYTES:
+def _check_finite(info: ModelInfo, model: torch.nn.Module, bits: int | None) -> None:
+    """NaN weights: all of a small model, one forward pass of a large or a quantised one."""
+    large = sum(p.numel() * p.element_size() for p in model.parameters()) > CHECKED_BYTES
+    finite = True
+    if large or bits:
         with torch.inference_mode():
             ids = torch.zeros((1, 2), dtype=torch.long, device=next(model.parameters()).device)
-            if bool(torch.isfinite(model(input_ids=ids).logits).all()):
-                return
+            finite = bool(torch.isfinite(model(input_ids=ids).logits).all())
+    if large and finite:
+        return
     for name, weight in model.named_parameters():
         if not bool(torch.isfinite(weight).all()):
             raise CheckpointError(f"{info.path}: the weight {name} holds NaN or infinity")
+    if bits and not finite:
+        raise CheckpointError(f"{info.path} computes NaN or infinity in {bits} bit")
 
 
 def _give_back() -> None:
