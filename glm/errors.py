@@ -3,7 +3,8 @@
 GlmError                     anything below; str(error) is one sentence that says what to do
 ├── BadRequest               the input is refused before anything is computed        (HTTP 400)
 │   ├── BadSampling          a sampling value is out of range
-│   └── PromptTooLong        more tokens than the context holds; carries both numbers
+│   ├── PromptTooLong        more tokens than the context holds; carries both numbers
+│   └── AdapterGone          the request names an adapter that is not in memory
 ├── CheckpointError          a model folder, file or hub id cannot be opened; names the file
 ├── NotReady                 no model is loaded (yet)                                (HTTP 503)
 ├── QueueFull                too many waiting requests; carries retry_after seconds  (HTTP 429)
@@ -38,6 +39,10 @@ class PromptTooLong(BadRequest):
             f"the prompt has {prompt} tokens and the model's context holds {context}; "
             "shorten the conversation or start a new one"
         )
+
+
+class AdapterGone(BadRequest):
+    """No adapter of that key is in memory (any more)."""
 
 
 class CheckpointError(GlmError):

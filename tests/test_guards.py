@@ -73,7 +73,13 @@ PLACES = {
     "huggingface_hub": ("glm/hub.py",),
     "jupyter_client": ("tools/kernel.py",),
     "zmq": ("tools/kernel.py",),
-    "psutil": ("tools/kernel.py", "tools/process.py", "tools/scratch.py", "tools/watch.py"),
+    "psutil": (
+        "glm/memory.py",
+        "tools/kernel.py",
+        "tools/process.py",
+        "tools/scratch.py",
+        "tools/watch.py",
+    ),
     "requests": (
         "launcher/share.py",
         "glm/hub.py",
