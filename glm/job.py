@@ -12,7 +12,7 @@ from glm.seats import NOBODY, Seat
 
 if TYPE_CHECKING:
     from glm.sampler import Sampler
-    from glm.slots import Rows
+    from glm.rows import Rows
 
 MERGE = 0.02  # seconds between two deliveries: waking a reader for each id slows the worker down
 TOO_LATE = "the time limit passed before the answer was complete"

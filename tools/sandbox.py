@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tools import landlock, scratch, watch
+from tools.watch import Limits
 
 Kind = Literal["bubblewrap", "landlock", "none", "off"]
 Want = Literal["auto", "bubblewrap", "landlock", "none", "off"]
@@ -57,18 +58,6 @@ if not fails(lambda: socket.create_connection(port, 5).close()):
 open("written", "w").close()
 print("isolated")
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bytes, seconds and counts. `folder` and `files` hold for all a program leaves on the disk."""
-
-    memory: int = 4 << 30
-    cpu: int = 600
-    file_size: int = 50 << 20
-    processes: int = 64
-    folder: int = 256 << 20
-    files: int = 5_000
 
 
 @dataclass(frozen=True, slots=True)
