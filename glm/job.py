@@ -11,8 +11,8 @@ from glm.messages import Usage
 from glm.seats import NOBODY, Seat
 
 if TYPE_CHECKING:
-    from glm.sampler import Sampler
     from glm.rows import Rows
+    from glm.sampler import Sampler
 
 MERGE = 0.02  # seconds between two deliveries: waking a reader for each id slows the worker down
 TOO_LATE = "the time limit passed before the answer was complete"

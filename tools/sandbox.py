@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tools import landlock, scratch, watch
-from tools.watch import Limits
+from tools.watch import USUAL, Limits
 
 Kind = Literal["bubblewrap", "landlock", "none", "off"]
 Want = Literal["auto", "bubblewrap", "landlock", "none", "off"]
@@ -78,7 +78,7 @@ class Sandbox:
 
     kind: Kind
     sentence: str
-    limits: Limits = Limits()
+    limits: Limits = USUAL
 
     @property
     def isolated(self) -> bool:
@@ -134,7 +134,7 @@ class Sandbox:
         )
 
 
-def probe(want: Want = "auto", limits: Limits = Limits(), data: Path | None = None) -> Sandbox:
+def probe(want: Want = "auto", limits: Limits = USUAL, data: Path | None = None) -> Sandbox:
     """The best isolation that works here; "off" when none does.
 
     `want` is the operator's word: one of the two by name, "none" to run without, or "off".

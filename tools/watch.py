@@ -29,6 +29,9 @@ class Limits:
     files: int = 5_000
 
 
+USUAL = Limits()
+
+
 def children(pid: int) -> list[psutil.Process]:
     """All living processes below this one."""
     try:
