@@ -178,6 +178,14 @@ def test_a_peft_prefix_of_another_architecture_answers_as_under_peft(name, base,
     assert (with_prefix(native, ids, prefix) - want).abs().max() < 1e-4
 
 
+def test_a_peft_prefix_of_another_depth_is_refused_by_both_numbers(base, model, tmp_path):
+    trained(load_model(base, "cpu", "float32"), tmp_path / "peft")
+    file = tmp_path / "peft" / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "num_layers": 4}))
+    with pytest.raises(CheckpointError, match="made for 4 layers, this model has 2"):
+        open_adapter(tmp_path / "peft", base, model.config)
+
+
 @pytest.mark.parametrize("rope", ["dynamic", "longrope"])
 def test_positions_that_cannot_be_turned_are_refused(rope, base, tmp_path):
     config = LlamaConfig(**SMALL)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from glm.recognise import ModelInfo
 
 CARD = "glm_adapter.json"
 SAMPLES, SAMPLE = 64, 4096
+_CACHED = re.compile(r"models--[^/]+--([^/]+)/snapshots/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,5 +170,7 @@ def _sampled(file: Path) -> bytes:
 
 
 def _plain(name: str) -> str:
-    """THUDM/chatglm3-6b and /models/chatglm3-6b/ name one model."""
+    """THUDM/chatglm3-6b, /models/chatglm3-6b/ and a snapshot in the hub's cache name one model."""
+    if cached := _CACHED.search(name.replace("\\", "/")):
+        return cached[1].lower()
     return name.rstrip("/").replace("\\", "/").rpartition("/")[2].lower()

@@ -71,7 +71,7 @@ def scaling(settings: dict[str, Any]) -> Scaling:
             "save it again with path_initial_model_for_weight_conversion"
         )
     odd = {key: value for key, value in settings.items() if key not in _HARMLESS | _USED and value}
-    if settings.get("bias", "none") != "none":
+    if (settings.get("bias") or "none") != "none":
         odd["bias"] = settings["bias"]
     for key, value in odd.items():
         raise CheckpointError(f"{key}={value!r} is more than low-rank parts; {MERGE}")
@@ -131,6 +131,9 @@ def parts(
         if a.dim() != 2 or b.dim() != 2 or a.shape[0] != b.shape[1]:
             raise CheckpointError(f"{module}: A {tuple(a.shape)} and B {tuple(b.shape)} do not fit")
         whole = LoraPart(a, b, scale, stored.get("magnitude_vector"))
+        if whole.magnitude is not None and whole.magnitude.shape != b.shape[:1]:
+            count = "x".join(map(str, whole.magnitude.shape))
+            raise CheckpointError(f"{module}: {count} magnitudes for {b.shape[0]} rows")
         for name, part in _split(module, whole, sizes):
             _check(name, part, sizes)
             found[name] = part
@@ -181,8 +184,6 @@ def _check(name: str, part: LoraPart, sizes: Sizes) -> None:
         raise CheckpointError(f"{name} is no linear layer of this model ({sizes.kind}); {MERGE}")
     theirs = (part.b.shape[0], part.a.shape[1])
     ours = sizes.linear(name) or theirs
-    if part.magnitude is not None and part.magnitude.shape != theirs[:1]:
-        raise CheckpointError(f"{name}: {tuple(part.magnitude.shape)} magnitudes, not {theirs[0]}")
     if theirs != ours:
         raise CheckpointError(
             f"{name} was made for a layer of {theirs[0]} x {theirs[1]}, this model has "

@@ -69,7 +69,7 @@ def open_adapter(
         if source.kind == PTUNING:
             return Adapter(found, prefix=prefix.official(read, Sizes.of(config)))
         if source.kind == PREFIX:
-            return Adapter(found, prefix=prefix.peft(read, config))
+            return Adapter(found, prefix=prefix.peft(read, config, source.settings))
         modules = lora.grouped(read)
         strength = _strength(source, lora.rank_of(shapes) or 0, alpha, memory)
         enabled = source.settings.get("enable_lora")
@@ -95,9 +95,10 @@ def _strength(source: Source, rank: int, alpha: float | None, memory: Path | Non
 def _remembered(
     found: AdapterInfo, source: Source, alpha: float, memory: Path | None
 ) -> AdapterInfo:
-    if remember_alpha(source.weights[0], alpha, memory):
+    file = source.weights[0]
+    if remembered_alpha(file, memory) == alpha or remember_alpha(file, alpha, memory):
         return found
-    warning = f"alpha {alpha:g} could not be kept beside {source.weights[0]}: it is read-only"
+    warning = f"alpha {alpha:g} could not be kept beside {file}: it is read-only"
     return replace(found, warnings=(*found.warnings, warning))
 
 
@@ -149,16 +150,15 @@ def _base(source: Source, card: Card) -> str:
 
 def _warnings(source: Source, card: Card, info: ModelInfo) -> tuple[str, ...]:
     made = replace(card, base=_base(source, card))
-    here = Card(
-        base=info.name,
-        base_hash=base_fingerprint(info) if made.base_hash else "",
-        dialect=info.dialect,
+    mark = base_fingerprint(info) if made.base_hash else ""
+    # A copy in a folder of another name, or in the hub's cache, still says which model it is.
+    aliases = (info.name, str(info.config.get("_name_or_path") or ""), str(info.path.resolve()))
+    found = (
+        mismatches(made, Card(base=alias, base_hash=mark, dialect=info.dialect))
+        for alias in aliases
+        if alias
     )
-    found = mismatches(made, here)
-    if alias := info.config.get("_name_or_path"):
-        # A copy in a folder of another name still says which model it is.
-        found = min(found, mismatches(made, replace(here, base=alias)), key=len)
-    return found
+    return min(found, key=len)
 
 
 def _name(source: Source) -> str:

@@ -37,12 +37,15 @@ def official(tensors: dict[str, torch.Tensor], sizes: Sizes) -> Prefix:
     return split(table, sizes)
 
 
-def peft(tensors: dict[str, torch.Tensor], config: Any) -> Prefix:
+def peft(tensors: dict[str, torch.Tensor], config: Any, settings: dict[str, Any]) -> Prefix:
     """Of a PEFT prefix-tuning adapter: its keys are turned back to where tokens start at 0."""
     table = tensors.get(PEFT_KEY)
     if table is None or len(tensors) > 1:
         raise CheckpointError(f"it should hold {PEFT_KEY} and nothing else")
-    turned = split(table, Sizes.of(config))
+    sizes, layers = Sizes.of(config), settings.get("num_layers")
+    if layers not in (None, sizes.layers):
+        raise CheckpointError(f"it was made for {layers} layers, this model has {sizes.layers}")
+    turned = split(table, sizes)
     return Prefix(rotated(turned.keys, config, -turned.tokens), turned.values)
 
 

@@ -45,7 +45,8 @@ class Sizes:
     @property
     def fused(self) -> tuple[int, int, int]:
         """Rows of q, k and v in query_key_value."""
-        return self.heads * self.head_dim, *(2 * [self.groups * self.head_dim])  # type: ignore
+        side = self.groups * self.head_dim
+        return self.heads * self.head_dim, side, side
 
     @property
     def prefix_width(self) -> int:

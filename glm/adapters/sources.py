@@ -11,7 +11,7 @@ import pickletools
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -92,12 +92,12 @@ def header(file: Path) -> dict[str, tuple[int, ...]]:
             if not 2 <= length <= min(HEADER_LIMIT, file.stat().st_size - 8):
                 raise ValueError("its header does not fit")
             entries = json.loads(stream.read(length))
-            return {
-                name: tuple(int(size) for size in entry["shape"])
-                for name, entry in entries.items()
-                if name != "__metadata__"
-            }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        entries.pop("__metadata__", None)
+        ends = (entry["data_offsets"][1] for entry in entries.values())
+        if 8 + length + max(ends, default=0) > file.stat().st_size:
+            raise ValueError("its tensors do not fit")
+        return {name: tuple(map(int, entry["shape"])) for name, entry in entries.items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{file} is damaged or cut off: {error}") from error
 
 
@@ -129,20 +129,16 @@ def _peft(folder: Path) -> Source:
 
 def _bare(place: Path, files: tuple[Path, ...]) -> Source | None:
     """An adapter without a config: its tensors' names say what it is."""
+    keys = {file: names(file) for file in files}
     for kind, sign in ((PTUNING, "prefix_encoder."), (LORA, ".lora_A."), (PREFIX, "prompt_emb")):
-        found = {file: _with(sign, names(file)) for file in files}
-        weights = tuple(file for file, keys in found.items() if keys)
+        weights = tuple(file for file in files if any(sign in key for key in keys[file]))
         if weights:
-            folder = weights[0].parent
-            if kind == LORA and any(_with("lora_magnitude", names(file)) for file in weights):
-                kind = DORA
-            reason = f"{weights[0].name} holds {sorted(found[weights[0]])[0]}"
-            return Source(kind, place, weights, reason, {}, _origin(folder))
+            first = min(key for key in keys[weights[0]] if sign in key)
+            dora = kind == LORA and any(".lora_magnitude" in key for key in keys[weights[0]])
+            reason = f"{weights[0].name} holds {first}"
+            origin = _origin(weights[0].parent)
+            return Source(DORA if dora else kind, place, weights, reason, {}, origin)
     return None
-
-
-def _with(sign: str, keys: Iterable[str]) -> list[str]:
-    return [key for key in keys if sign in key]
 
 
 def _nothing(place: Path) -> Source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -76,7 +77,8 @@ def _unpickled(file: Path, device: str) -> dict[str, torch.Tensor]:
         mapped = zipfile.is_zipfile(file)
         found = torch.load(file, map_location=device, weights_only=True, mmap=mapped)
     except Exception as error:  # border: any bytes may stand in this file
-        reason = "it holds more than tensors" if "nsupported" in str(error) else "it is damaged"
+        unknown = isinstance(error, pickle.UnpicklingError)
+        reason = "it holds more than tensors" if unknown else "it is damaged"
         line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise CheckpointError(
             f"{file} is refused: {reason} ({line}); convert it to safetensors where you trust it"
