@@ -344,6 +344,8 @@ def test_every_module_says_what_it_is():
         "glm.chat",
         "glm.loop",
         "glm.replay",
+        "glm.adapters.sources",
+        "glm.adapters.card",
         "glm.dialects",
         "glm.engines.fake",
         "tools.builtin",
