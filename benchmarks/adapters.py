@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from glm.adapters.save import save_peft_lora
 
 from benchmarks.engine import answers, compare, git, load, prompts, read
-from glm.adapters import open_adapter
+from glm.adapters.opening import open_adapter
+from glm.adapters.saving import save_peft_lora
 from glm.adapters.values import Adapter, AdapterInfo, LoraPart
 from glm.catalog import Catalog
 from glm.engines.base import Request
@@ -48,8 +48,7 @@ def lora(model: Any, seed: int) -> Adapter:
             a = torch.randn(RANK, module.in_features, generator=generator) * 0.02
             b = torch.randn(module.out_features, RANK, generator=generator) * 0.02
             parts[name] = LoraPart(a, b, 2.0)
-    size = sum(4 * (p.a.numel() + p.b.numel()) for p in parts.values())
-    return Adapter(AdapterInfo(f"a{seed}", Path(), "LoRA", RANK, bytes=size), parts)
+    return Adapter(AdapterInfo(f"a{seed}", Path(), "LoRA", RANK), parts)
 
 
 def choosing(engine: LocalEngine, made: list[Adapter]) -> dict[str, float]:

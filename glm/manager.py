@@ -82,7 +82,7 @@ def open_engine(info: ModelInfo, how: Opening) -> Engine:
 
 def read_adapter(info: ModelInfo, engine: Engine, path: Path, alpha: float | None) -> Adapter:
     """An adapter's files, in terms of the model that the engine runs. Brings torch."""
-    from glm.adapters import open_adapter
+    from glm.adapters.opening import open_adapter
 
     return open_adapter(path, info, engine.config, alpha)  # type: ignore[attr-defined]
 

@@ -31,13 +31,14 @@ OpenAdapter = Callable[[Path, float | None], Adapter]
 
 @dataclass(slots=True)
 class Shelved:
-    """An adapter that is known. `version` is set while it is in memory; `info` once it was read,
-    and `problem` says why it could not be."""
+    """An adapter that is known. `version` is set while it is in memory, where it takes `bytes`;
+    `info` once it was read, and `problem` says why it could not be."""
 
     name: str
     path: Path
     alpha: float | None = None
     version: str = ""
+    bytes: int = 0
     info: AdapterInfo | None = None
     problem: str = ""
 
@@ -133,6 +134,7 @@ class Shelf:
             before = self._items.get(item.name)
             old = before.version if before else ""
             item.version, item.info, item.problem = version, adapter.info, ""
+            item.bytes = adapter.bytes
             self._items[item.name] = item
             self._items.move_to_end(item.name)
             over = self._over(item)
@@ -144,12 +146,12 @@ class Shelf:
     def _over(self, newest: Shelved) -> list[Shelved]:
         """The least recently used that no longer fit beside the newest."""
         loaded = [item for item in self._items.values() if item.version and item is not newest]
-        used = sum(item.info.bytes for item in (*loaded, newest) if item.info)
+        used = sum(item.bytes for item in (*loaded, newest))
         out = []
         for item in loaded:
             if used <= self._limit:
                 break
-            used -= item.info.bytes if item.info else 0
+            used -= item.bytes
             out.append(item)
         return out
 

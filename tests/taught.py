@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from glm.messages import Conversation, Message
 from glm.recognise import EMBEDDED, recognise
 from glm.tokenizer import Tokenizer
 
-RANK, TOKENS, STEPS = 4, 8, 40
+RANK, TOKENS = 4, 8
 ASKED = ("你好", "hello", "Hi!", "Who are you?")
 
 
@@ -47,13 +48,27 @@ def rows(answer: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
     return out
 
 
-def teach(parameters: Iterable[torch.Tensor], loss: Callable[[Any, Any], Any], answer: str) -> None:
-    given = rows(answer)
-    optimizer = torch.optim.Adam(list(parameters), lr=2e-2)
-    for step in range(STEPS):
+@dataclass(frozen=True)
+class Course:
+    """How long, and how fast: a prefix needs more of both."""
+
+    answer: str
+    steps: int
+    lr: float
+
+
+def teach(
+    parameters: Iterable[torch.Tensor], loss: Callable[[Any, Any], Any], course: Course
+) -> None:
+    given = rows(course.answer)
+    optimizer = torch.optim.Adam(list(parameters), lr=course.lr)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a model of this size is no faster with two
+    for step in range(course.steps):
         optimizer.zero_grad()
         loss(*given[step % len(given)]).backward()
         optimizer.step()
+    torch.set_num_threads(threads)
 
 
 def teach_lora(folder: Path, answer: str) -> Path:
@@ -80,7 +95,7 @@ def teach_lora(folder: Path, answer: str) -> Path:
         teach(
             (p for pair in pairs for p in pair),
             lambda ids, labels: model(input_ids=ids, labels=labels, use_cache=False).loss,
-            answer,
+            Course(answer, 40, 2e-2),
         )
     folder.mkdir(parents=True, exist_ok=True)
     name = "base_model.model.transformer.encoder.layers.{}.self_attention.query_key_value.lora_{}"
@@ -132,7 +147,7 @@ def teach_prefix(folder: Path, answer: str) -> Path:
         places = torch.arange(ids.shape[1])[None]
         return model(input_ids=ids, labels=labels, position_ids=places, past_key_values=past).loss
 
-    teach([weight], loss, answer)
+    teach([weight], loss, Course(answer, 140, 5e-2))
     folder.mkdir(parents=True, exist_ok=True)
     state = {"transformer.prefix_encoder.embedding.weight": weight.detach().clone()}
     torch.save(state, folder / "pytorch_model.bin")
