@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from glm.errors import CheckpointError
+from glm.memory import read_memory
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 SHORT = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -64,17 +65,9 @@ def free_memory(device: torch.device) -> int | None:
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type != "cpu":
         return None
-    known = [free for free in (_machine_free(), _group_free()) if free is not None]
-    return min(known, default=None)
-
-
-def _machine_free() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        fields = dict(line.split(":", 1) for line in lines)
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, ValueError, KeyError):
-        return None  # no Linux
+    group = _group_free()
+    free = read_memory().free
+    return free if group is None else min(free, group)
 
 
 def _group_free(root: Path = Path("/sys/fs/cgroup")) -> int | None:

@@ -10,24 +10,27 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
     BertConfig,
     BertModel,
-    MambaConfig,
-    MambaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
 )
 
 from glm import device, load
+from glm.engines.base import Request
+from glm.engines.local import LocalEngine
 from glm.errors import CheckpointError
 from glm.load import load_model, make_plan
-from glm.manager import Manager
+from glm.manager import Manager, Opening
 from glm.recognise import recognise
 from glm.tokenizers import open_tokenizer
 from tests.dialect_desk import CHATML
 from tests.shared_files import CHATGLM3_TOKENIZER, TINY
 from tests.tiny_checkpoint import write_checkpoint
 from tests.tiny_families import FAMILIES, ICE, write, write_hub_tokenizer
+from tests.tiny_glm import generated, greedy, read
 
 ROWS = {tiny.folder: tiny for tiny in FAMILIES}
 
@@ -110,6 +113,20 @@ def test_a_truncated_shard_is_named(qwen):
     refused(qwen, r"a-2\.safetensors is missing; model\.safetensors\.index\.json names it")
 
 
+@pytest.mark.parametrize("original", [True, False])
+def test_a_folder_that_transformers_saved_opens_again(chatglm3, tmp_path, original):
+    model = load_model(recognise(chatglm3), "cpu", "float32")
+    model.save_pretrained(tmp_path / "chatglm3-saved", save_original_format=original)
+    shutil.copy(chatglm3 / "tokenizer.model", tmp_path / "chatglm3-saved")
+    info = recognise(tmp_path / "chatglm3-saved")
+    assert (info.family, info.context, info.parameters) == (
+        *("ChatGLM3", 256),
+        sum(p.numel() for p in model.parameters()),
+    )
+    again = load_model(info, "cpu", "float32").state_dict()
+    assert all(torch.equal(again[name], weight) for name, weight in model.state_dict().items())
+
+
 def test_nan_in_a_hub_model_is_named(qwen):
     tensors = load_file(qwen / "model.safetensors")
     tensors["model.norm.weight"][3] = torch.nan
@@ -167,10 +184,37 @@ def test_an_encoder_that_claims_nothing_is_refused(tmp_path):
     refused(folder, "bert")
 
 
-def test_an_architecture_with_another_kind_of_memory_is_refused(tmp_path):
-    config = MambaConfig(vocab_size=300, hidden_size=32, state_size=8, num_hidden_layers=1)
-    folder = native(tmp_path / "mamba", MambaForCausalLM(config))
-    refused(folder, "the engine cannot run model_type 'mamba'|keeps a state that the engine")
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("mamba", "the engine cannot run model_type 'mamba'"),
+        ("rwkv", "model_type 'rwkv' keeps a state that the engine does not, so it would answer"),
+    ],
+)
+def test_an_architecture_with_another_kind_of_memory_is_refused(tmp_path, kind, sentence):
+    small = {"vocab_size": 300, "hidden_size": 32, "state_size": 8, "num_hidden_layers": 2}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **small))
+    refused(native(tmp_path / kind, model), sentence)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "glm4_moe_lite", "phi3"])
+def test_an_architecture_that_no_table_names_is_tried_and_answers_as_generate_does(tmp_path, kind):
+    small = {"vocab_size": 300, "hidden_size": 64, "num_hidden_layers": 2, "q_lora_rank": 16}
+    small |= {"num_attention_heads": 4, "intermediate_size": 64, "kv_lora_rank": 16, "n_group": 1}
+    small |= {"moe_intermediate_size": 32, "n_routed_experts": 4, "num_experts_per_tok": 2}
+    small |= {"qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 12, "topk_group": 1}
+    small |= {"initializer_range": 0.3, "pad_token_id": 0, "num_key_value_heads": 4}
+    config = AutoConfig.for_model(kind, **small)
+    folder = native(tmp_path / kind, AutoModelForCausalLM.from_config(config))
+    model = load_model(recognise(folder), "cpu", "float32")
+    engine = LocalEngine(model, context=64, prefill_chunk=3)
+    prompts = [tuple(range(3, 14)), (5, 6)]
+    try:
+        streams = [engine.submit(Request(prompt, greedy(12))) for prompt in prompts]
+        answers = [read(stream).ids for stream in streams]
+    finally:
+        engine.close()
+    assert answers == [generated(model, p, 12, eos_token_id=None) for p in prompts]
 
 
 def test_attention_that_slides_is_used_up_to_its_window(tmp_path):
@@ -219,13 +263,12 @@ def test_the_published_vocabulary_opens(tmp_path):
 def test_a_model_larger_than_the_memory_is_refused_and_the_one_before_serves(
     chatglm3, qwen, monkeypatch
 ):
-    manager = Manager(qwen)
+    manager = Manager(qwen, Opening(device="cpu"))
     try:
         manager.open(qwen)
         monkeypatch.setattr(load, "free_memory", lambda where: 1000)
-        monkeypatch.setattr(manager, "_dtype", "bfloat16")
         with pytest.raises(CheckpointError, match="needs about .* GB, 0.0 GB are free"):
-            manager.open(chatglm3)
+            manager.open(chatglm3, Opening(device="cpu", dtype="bfloat16"))
         assert manager.state().status == "ready"
         assert manager.state().info.name == "Qwen3-0.6B"
     finally:
@@ -273,6 +316,24 @@ def test_only_a_model_too_large_for_one_card_is_spread_over_several(monkeypatch)
         monkeypatch.setattr(torch.cuda, "is_available", lambda cards=cards: cards > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda cards=cards: cards)
         assert device.needs_several(wanted, size) is spread
+
+
+def test_a_container_s_limit_counts(tmp_path):
+    assert device._group_free(tmp_path) is None
+    for name, text in {"memory.max": "1000\n", "memory.current": "700\n"}.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "memory.stat").write_text("anon 500\nfile 200\n")
+    assert device._group_free(tmp_path) == 500
+    (tmp_path / "memory.max").write_text("max\n")
+    assert device._group_free(tmp_path) is None
+    assert device.free_memory(torch.device("cpu")) > 0
+
+
+def test_what_is_quantised_already_is_not_quantised_again(qwen):
+    edit(qwen, quantization_config={"quant_method": "gptq", "bits": 4})
+    refused(qwen, "cannot be opened: .*GPTQ")
+    with pytest.raises(CheckpointError, match="is quantised already; open it without bits"):
+        load_model(recognise(qwen), "cpu", "auto", 4)
 
 
 def test_bits_are_four_or_eight(chatglm3):

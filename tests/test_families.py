@@ -10,7 +10,7 @@ from glm.engines.base import Request
 from glm.engines.local import LocalEngine
 from glm.families import FAMILIES as ROWS
 from glm.load import load_model
-from glm.manager import Manager
+from glm.manager import Manager, Opening
 from glm.messages import Conversation, Finish, Message, Sampling, ToolSpec
 from glm.recognise import recognise
 from glm.tokenizers import open_tokenizer
@@ -76,7 +76,7 @@ def test_a_family_is_recognised_and_says_why(name, folders):
 def test_a_family_answers_as_generate_does(name, folders):
     if not opens(name):
         return
-    manager = Manager(folders(name), device="cpu", dtype="float32")
+    manager = Manager(folders(name), Opening(device="cpu", dtype="float32"))
     info = manager.open(folders(name))
     loaded = manager._ready()
     prompt, stop = loaded.dialect.prompt(ASK), loaded.dialect.stop

@@ -73,7 +73,13 @@ PLACES = {
     "huggingface_hub": ("glm/hub.py",),
     "jupyter_client": ("tools/kernel.py",),
     "zmq": ("tools/kernel.py",),
-    "psutil": ("tools/kernel.py", "tools/process.py", "tools/scratch.py", "tools/watch.py"),
+    "psutil": (
+        "glm/memory.py",
+        "tools/kernel.py",
+        "tools/process.py",
+        "tools/scratch.py",
+        "tools/watch.py",
+    ),
     "requests": (
         "launcher/share.py",
         "glm/modelscope.py",
@@ -338,6 +344,8 @@ def test_every_module_says_what_it_is():
         "glm.chat",
         "glm.loop",
         "glm.replay",
+        "glm.adapters.sources",
+        "glm.adapters.card",
         "glm.dialects",
         "glm.engines.fake",
         "tools.builtin",

@@ -15,11 +15,15 @@ from glm.recognise import recognise
 from tests.shared_files import CHATGLM3_TOKENIZER, GOLDEN
 from tests.tiny_checkpoint import write_checkpoint
 
+# With matrix units for bf16 (AMX) the official rounding is met to the last bit; oneDNN's other
+# kernels add in another order, which shows in one logit of 14208.
+BF16_BAR = 0.0 if torch.cpu._is_amx_tile_supported() else 1e-6
+
 CASES = [
     ("chatglm3", "chatglm3", "float32", 1e-4),
     ("chatglm3-32k", "chatglm3-32k", "float32", 1e-4),
     ("chatglm3-bin-fp16", "chatglm3-bin-fp16", "float32", 1e-4),
-    ("chatglm3-bin-fp16", "chatglm3-bin-fp16.bf16", "bfloat16", 1e-6),
+    ("chatglm3-bin-fp16", "chatglm3-bin-fp16.bf16", "bfloat16", BF16_BAR),
 ]
 
 
