@@ -54,7 +54,7 @@ def load_model(
     try:
         model, report = _from_pretrained(info, plan)
         _check_report(info, report)
-        if plan.bits is None and not plan.several:
+        if plan.bits is None and plan.where.type != "cuda":
             model = model.to(plan.where)
         model.eval()
         with _finished(model, plan):

@@ -111,7 +111,7 @@ def count_parameters(config: dict[str, Any]) -> int:
     qkv = (heads + 2 * groups) * head_dim
     layer = qkv * (hidden + 1) + heads * head_dim * hidden + 3 * hidden * ffn + 2 * hidden
     rows = _number(config, "padded_vocab_size", "vocab_size")
-    return layers * layer + 2 * rows * hidden + hidden
+    return int(layers * layer + 2 * rows * hidden + hidden)
 
 
 def _count_first(config: dict[str, Any]) -> int:
@@ -119,7 +119,7 @@ def _count_first(config: dict[str, Any]) -> int:
     ffn = config.get("inner_hidden_size") or 4 * hidden
     attention = 4 * hidden * hidden + 4 * hidden
     layer = attention + 2 * hidden * ffn + ffn + hidden + 4 * hidden
-    return config["num_layers"] * layer + 2 * config["vocab_size"] * hidden + 2 * hidden
+    return int(config["num_layers"] * layer + 2 * config["vocab_size"] * hidden + 2 * hidden)
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """One table through all families: recognised, opened, and answering as generate() does."""
 
 import importlib.util
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from glm.dialects import DIALECTS
 from glm.engines.base import Request
 from glm.engines.local import LocalEngine
 from glm.families import FAMILIES as ROWS
+from glm.families import Clues, tell
 from glm.load import load_model
 from glm.manager import Manager, Opening
 from glm.messages import Conversation, Finish, Message, Sampling, ToolSpec
@@ -124,6 +126,47 @@ def test_positions_turn_as_the_family_was_trained(name, folders):
     assert (rope["rope_type"], rope["rope_theta"], rope.get("factor")) == ROPE[name]
     if name.lower().startswith(("chatglm", "glm", "renamed")):
         assert rope["partial_rotary_factor"] == 0.5
+
+
+SCALES, DIVIDES = "base = base * self.rope_ratio", "seq_idx / self.rope_ratio; build_prompt"
+# name, code, rope_interpolation in the config -> family, and whether positions are divided
+TOLD = (
+    ("chatglm3-6b-32k", "", False, "ChatGLM3", False),
+    ("chatglm2-6b-32k", "", False, "ChatGLM2-32k", True),
+    ("chatglm2-6b-32k", SCALES, False, "ChatGLM2", False),  # code counts more than a name
+    ("mine", DIVIDES, False, "ChatGLM2-32k", True),
+    ("mine", SCALES, False, "ChatGLM3", False),
+    ("mine", "", True, "ChatGLM3", True),
+)
+
+
+@pytest.mark.parametrize(("name", "code", "option", "family", "divided"), TOLD)
+def test_names_code_and_an_option_tell_how_positions_turn(name, code, option, family, divided):
+    config = ALL["chatglm3-6b-32k"].config | {"rope_ratio": 4, "rope_interpolation": option}
+    row = tell(Clues(config, name=name, code=code), Path("model"))
+    assert (row.name, row.rope == "divided") == (family, divided)
+
+
+def test_a_folder_of_the_hub_s_cache_has_the_model_s_name(tmp_path):
+    snapshot = tmp_path / "models--THUDM--chatglm2-6b-32k" / "snapshots" / ("a" * 40)
+    snapshot.parent.mkdir(parents=True)
+    write(ALL["renamed-by-its-owner"], tmp_path).rename(snapshot)
+    (snapshot / "modeling_chatglm.py").unlink()
+    info = recognise(snapshot)
+    assert (info.name, info.family) == ("chatglm2-6b-32k", "ChatGLM2-32k")
+
+
+def test_a_base_model_is_told_by_its_name_or_by_having_no_template():
+    for name, template, chat in (
+        ("glm-4-9b", "", False),
+        ("glm-4-9b-chat-1m", "", True),
+        ("database-model", "x", True),
+    ):
+        kind = "llama" if template else "chatglm"
+        clues = Clues({"model_type": kind, "padded_vocab_size": 151552}, name, "", template)
+        assert tell(clues, Path(name)).base(clues) is not chat
+    clues = Clues({"model_type": "glm4"}, name="glm-4-9b-0414")
+    assert tell(clues, Path("x")).base(clues)
 
 
 @pytest.mark.parametrize("name", ["Qwen2.5-0.5B-Instruct", "Llama-3.2-1B-Instruct", "GLM-4.7"])

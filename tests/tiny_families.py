@@ -190,6 +190,7 @@ def write_hub_tokenizer(
     return ids
 
 
+GLM47_TEMPLATE = f"{GLM_TEMPLATE}<tool_call>{{function-name}}<arg_key>"
 SCALED = "def forward_impl(self, base=10000):\n    base = base * self.rope_ratio  # observation\n"
 DIVIDED = "def build_prompt(): ...\nseq_idx = torch.arange(seq_len) / self.rope_ratio\n"
 FAMILIES = (
@@ -235,6 +236,7 @@ FAMILIES = (
     Tiny("my-thinker", GLM4_0414, "GLM-Z1", "glm_z1", 32768, "thinks", f"{GLM_TEMPLATE}<think>\n"),
     Tiny("GLM-4.5-Air", GLM45, "GLM-4.5", "glm45", 131072, "glm4_moe", GLM_TEMPLATE),
     Tiny("GLM-4.7", GLM45, "GLM-4.7", "glm47", 131072, "GLM-4.7", GLM_TEMPLATE),
+    Tiny("my-agent", GLM45, "GLM-4.7", "glm47", 131072, "GLM-4.7", GLM47_TEMPLATE),
     Tiny("Qwen2.5-0.5B-Instruct", QWEN2, "hub model", "template", 32768, "own chat", CHATML),
     Tiny("Qwen3-0.6B", QWEN3, "hub model", "template", 40960, "own chat", CHATML),
     Tiny("Llama-3.2-1B-Instruct", LLAMA3, "hub model", "template", 131072, "own", LLAMA),
