@@ -77,7 +77,7 @@ def open_engine(info: ModelInfo, how: Opening) -> Engine:
     from glm.engines.local import LocalEngine
     from glm.load import load_model
 
-    return LocalEngine(load_model(info, how.device, how.dtype), context=info.context)
+    return LocalEngine(load_model(info, how.device, how.dtype, how.bits), context=info.context)
 
 
 def read_adapter(info: ModelInfo, engine: Engine, path: Path, alpha: float | None) -> Adapter:

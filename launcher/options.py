@@ -40,7 +40,9 @@ class Options:
     )
     device: str = opt("auto", "where the model runs: auto, cpu, cuda, cuda:1, mps")
     dtype: str = opt(
-        "auto", "number type of the weights", choices=("auto", "float32", "bfloat16", "float16")
+        "auto",
+        "number type of the weights; file is the file's own, which is mapped and not copied",
+        choices=("auto", "file", "float32", "bfloat16", "float16"),
     )
     lang: str = opt("auto", "language of the page", choices=("auto", "zh", "en"))
     # Beside the program: whoever moves, backs up or deletes the folder has everything in it.
