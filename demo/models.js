@@ -7,10 +7,11 @@
 
   // ---- what others do to the models shows within seconds ----
   const refreshers = {};
+  let quiet = 0; // until then a choice is on its way, and an older look must not undo it
   const tab = () => document.body.dataset.tab;
   function refresh() {
     const where = tab(), busy = document.body.classList.contains(where === "tools" ? "t-busy" : "busy");
-    if (document.visibilityState !== "visible" || (busy && where !== "models")) return;
+    if (performance.now() < quiet || document.visibilityState !== "visible" || (busy && where !== "models")) return;
     if (document.activeElement?.closest(".w-choice, #m-export form, #m-now button")) return;
     refreshers[where]?.();
   }
@@ -25,7 +26,11 @@
     const where = element.closest("#tools") ? "tools" : "chat";
     refreshers[where] = () => trigger("refresh", {});
     if (where === "tools") return; // tools.js sends what is chosen there with the other switches
-    choose = (model) => trigger("choose", { model });
+    choose = (model) => {
+      quiet = performance.now() + 1200;
+      setTimeout(refresh, 1300);
+      trigger("choose", { model });
+    };
     element.addEventListener("change", (event) => {
       if (event.target.matches("[data-choice]")) choose(event.target.value);
     });

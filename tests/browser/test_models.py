@@ -17,6 +17,7 @@ from tests.tiny_checkpoint import write_checkpoint
 
 pytestmark = pytest.mark.browser
 ATTACK = "<img src=x onerror=window.pwned=1>"
+WEATHER = "option[value='base:weather']"
 
 
 class Operator(Visit):
@@ -38,13 +39,12 @@ def test_an_operator_looks_opens_and_adds_what_a_chat_then_chooses(tmp_path, chr
         looks_and_opens(visit, str(shelf))
         adds(visit, str(tmp_path / "runs" / "weather"))
         visit.page.click("[data-act=m-use][data-model='base:weather']")
-        visit.page.wait_for_selector("#choice select")
-        assert visit.page.input_value("#choice select") == "base:weather"
+        visit.page.wait_for_selector(f"#choice {WEATHER}:checked", state="attached")
         assert visit.ask("hello") == "Fine."
         assert visit.page.inner_text("#live .bot-row .turn .by") == "weather"
         visit.shot("chat-desktop-en")
         other.page.focus("#composer textarea")  # the page of somebody else learns of it
-        other.page.wait_for_selector("#choice option[value='base:weather']", state="attached")
+        other.page.wait_for_selector(f"#choice {WEATHER}", state="attached")
         assert other.fits()
         other.shot("chat-phone-zh")
         goes_and_comes_back(visit)
