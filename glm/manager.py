@@ -230,6 +230,13 @@ class Manager:
         """How the present model was opened."""
         return self._how
 
+    @property
+    def number_type(self) -> str:
+        """What the weights are computed in, such as "bfloat16"; "" where that is not known."""
+        engine = self._loaded.engine if self._loaded else None
+        kind = getattr(getattr(engine, "config", None), "dtype", None)
+        return str(kind or "").removeprefix("torch.")
+
     def adapters(self) -> list[Shelved]:
         """The adapters that are known for the present base."""
         loaded = self._loaded
