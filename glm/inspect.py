@@ -215,20 +215,16 @@ def _packed(info: ModelInfo) -> int | None:
 
 
 def _adapter_kind(place: Path) -> str | None:
-    from glm import adapters
+    from glm.adapters.sources import looks_like_adapter  # torch stays out
 
-    find = getattr(adapters, "looks_like_adapter", None)
-    found = find(place) if find else None
-    if found is None and (place / "adapter_config.json").is_file():
-        return "PEFT adapter"
-    return str(found) if found else None
+    return looks_like_adapter(place)
 
 
 def _adapter(place: Path, kind: str) -> Report:
-    from glm import adapters
+    from glm.adapters.opening import describe
 
     try:
-        about = adapters.describe(place)
+        about = describe(place)
     except GlmError as error:
         return Report(place, "adapter", kind, files=_files(place), faults=(str(error),))
     facts = [

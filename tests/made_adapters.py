@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import pytest
 import torch
 
 from glm.adapters.values import Adapter, AdapterInfo, LoraPart, Prefix
@@ -36,3 +40,11 @@ def prefix(layers: int, groups: int, width: int, tokens: int = 3) -> Adapter:
     )
     info = AdapterInfo("dress", Path("dress"), "P-Tuning v2", tokens=tokens)
     return Adapter(info, prefix=Prefix(keys, values))
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, module: str, **functions: Any) -> None:
+    """Make `glm.adapters.MODULE` one of these functions only."""
+    name = f"glm.adapters.{module}"
+    made = ModuleType(name)
+    vars(made).update(functions)
+    monkeypatch.setitem(sys.modules, name, made)

@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GlmForCausalLM
 
-import glm.adapters
 from glm.errors import BadRequest, CheckpointError
 from glm.export import TARGETS, Wanted, compare, export, hub, native
 from glm.export.folder import FORGOTTEN, appearing, inside, place
@@ -21,7 +20,7 @@ from glm.export.source import Source
 from glm.export.tensors import Weights, write_shards
 from glm.load import load_model
 from glm.recognise import recognise
-from tests.made_adapters import lora, prefix
+from tests.made_adapters import lora, prefix, pretend
 from tests.shared_files import CHATGLM3_TOKENIZER, GOLDEN, ROOT, TINY
 from tests.tiny_checkpoint import write_checkpoint
 
@@ -50,7 +49,8 @@ def open_lora(monkeypatch):
             return prefix(config.num_hidden_layers, config.num_key_value_heads, config.head_dim)
         return lora(Source(info), dora=path.name == "dora")
 
-    monkeypatch.setattr(glm.adapters, "open_adapter", opened, raising=False)
+    pretend(monkeypatch, "opening", open_adapter=opened)
+    return opened
 
 
 def logits(model, ids=IDS):
@@ -324,14 +324,13 @@ def test_an_adapter_alone_is_written_and_compared(folder, tmp_path, open_lora, m
         seen["prefix"] = file.name
         file.write_bytes(b"x")
 
-    monkeypatch.setattr(glm.adapters, "save_peft_lora", save, raising=False)
-    monkeypatch.setattr(glm.adapters, "save_official_prefix", save_prefix, raising=False)
-    opened = glm.adapters.open_adapter
-    monkeypatch.setattr(
-        glm.adapters,
-        "open_adapter",
-        lambda path, *rest: opened(Path("dress" if "dress" in path.name else "lora"), *rest),
-    )
+    def opened(path, *rest):
+        return open_lora(Path("dress" if "dress" in path.name else "lora"), *rest)
+
+    saves = {"save_peft_lora": save, "save_official_prefix": save_prefix}
+    pretend(monkeypatch, "saving", save_peft_prefix=None, **saves)
+    pretend(monkeypatch, "opening", open_adapter=opened)
+    pretend(monkeypatch, "card", Card=lambda *known: known[:0], write_card=None)
     written = export(Wanted(folder, tmp_path / "poet", "peft", adapter="lora"))
     assert written.verdict.tensors == 2 * len(lora(Source(recognise(folder))).lora)
     assert (

@@ -9,14 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import glm.adapters
 from glm.errors import CheckpointError
 from glm.export import Wanted, export
 from glm.export import gguf as target
 from glm.export.pieces import read_pieces
 from glm.export.source import Source, merged
 from glm.recognise import recognise
-from tests.made_adapters import lora
+from tests.made_adapters import lora, pretend
 from tests.shared_files import TINY
 from tests.tiny_checkpoint import write_checkpoint
 
@@ -127,7 +126,7 @@ def test_q8_0_stays_within_half_a_step(folder, tmp_path):
 def test_an_adapter_is_merged_in_full_precision(folder, tmp_path, monkeypatch):
     source = Source(recognise(folder))
     adapter = lora(source)
-    monkeypatch.setattr(glm.adapters, "open_adapter", lambda *_: adapter, raising=False)
+    pretend(monkeypatch, "opening", open_adapter=lambda *_: adapter)
     export(Wanted(folder, tmp_path / "out", "gguf", adapter="poet"))
     tensors, _ = opened(tmp_path / "out")
     name = "model.layers.0.self_attn.o_proj"

@@ -16,12 +16,11 @@ import pytest
 import requests
 
 import glm
-import glm.adapters
 from glm.export import Wanted, export
 from glm.export.source import Source
 from glm.messages import Conversation, Finish, Message
 from glm.recognise import recognise
-from tests.made_adapters import lora
+from tests.made_adapters import lora, pretend
 from tests.shared_files import TINY
 from tools.builtin import SPECS
 
@@ -125,7 +124,7 @@ def test_the_exported_folder_is_served_with_our_answers(tmp_path):
 def test_a_merged_adapter_is_served_with_our_answers(tmp_path, monkeypatch):
     source = Source(recognise(TINY))
     adapter = lora(source)
-    monkeypatch.setattr(glm.adapters, "open_adapter", lambda *_: adapter, raising=False)
+    pretend(monkeypatch, "opening", open_adapter=lambda *_: adapter)
     out, hub = tmp_path / "native", tmp_path / "hub"
     export(Wanted(TINY, out, "native", adapter="poet"))
     export(Wanted(TINY, hub, "hub", adapter="poet"))

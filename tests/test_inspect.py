@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import glm.adapters
 from glm.adapters.values import AdapterInfo
 from glm.export import Wanted, export
 from glm.inspect import inspect, lines, main
+from tests.made_adapters import pretend
 from tests.shared_files import GOLDEN, ROOT, TINY
 from tests.tiny_checkpoint import write_checkpoint
 
@@ -143,8 +143,8 @@ def test_an_adapter_is_told_with_its_base(tmp_path, monkeypatch):
         "poet", tmp_path, "LoRA", rank=8, base="THUDM/chatglm3-6b", base_hash="ab12",
         reason="adapter_config.json", warnings=("made for another tokenizer",), bytes=1000,
     )  # fmt: skip
-    monkeypatch.setattr(glm.adapters, "looks_like_adapter", lambda path: "LoRA", raising=False)
-    monkeypatch.setattr(glm.adapters, "describe", lambda path: about, raising=False)
+    pretend(monkeypatch, "sources", looks_like_adapter=lambda path: "LoRA")
+    pretend(monkeypatch, "opening", describe=lambda path: about)
     config = {"target_modules": ["query_key_value", "dense"]}
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     report = inspect(tmp_path)

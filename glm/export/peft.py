@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from glm import adapters
 from glm.adapters.values import Adapter, LoraPart
 from glm.errors import CheckpointError
 from glm.export.source import Source, model_config
@@ -18,11 +17,14 @@ ROTATION = 1e-4
 
 def write(source: Source, folder: Path, progress: Progress) -> None:
     """Write adapter_config.json and adapter_model.safetensors."""
+    from glm.adapters.saving import save_peft_lora, save_peft_prefix
+
     adapter = opened(source)
     if adapter.prefix is not None:
-        adapters.save_peft_prefix(adapter, model_config(source.info), folder)
+        save_peft_prefix(adapter, model_config(source.info), folder)
     else:
-        adapters.save_peft_lora(adapter, folder, source.info.name)
+        save_peft_lora(adapter, folder, source.info.name)
+    keep_card(adapter, folder)
 
 
 def check(source: Source, folder: Path, progress: Progress) -> Verdict:
@@ -37,10 +39,22 @@ def opened(source: Source) -> Adapter:
     return source.adapter
 
 
+def keep_card(adapter: Adapter, folder: Path) -> None:
+    """Pass on what is known of where the adapter comes from."""
+    from glm.adapters.card import Card, write_card
+
+    info = adapter.info
+    known = Card(info.base, info.base_hash, info.dialect, info.layout, info.data_hash, info.run)
+    if known != Card():
+        write_card(folder, known)
+
+
 def reopened(source: Source, path: Path) -> Verdict:
     """Compare a written adapter with the source's. Raises CheckpointError when it differs."""
+    from glm.adapters.opening import open_adapter
+
     ours = opened(source)
-    theirs = adapters.open_adapter(path, source.info, model_config(source.info), None)
+    theirs = open_adapter(path, source.info, model_config(source.info), None)
     if set(ours.lora) != set(theirs.lora) or (ours.prefix is None) != (theirs.prefix is None):
         raise CheckpointError("the written adapter changes other modules; nothing was kept")
     for name, part in ours.lora.items():

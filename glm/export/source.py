@@ -92,7 +92,12 @@ class Source:
 
     def tensor(self, name: str) -> torch.Tensor:
         """The weight with the adapter in it, as it is written."""
-        return self.exact(name).to(self.stored(name))
+        exact = self.exact(name)
+        value = exact.to(self.stored(name))
+        if exact is not value and not bool(torch.isfinite(value).all()):
+            kind = str(value.dtype).removeprefix("torch.")
+            raise CheckpointError(f"{name} does not fit {kind}; write it in float32 or bfloat16")
+        return value
 
     def exact(self, name: str) -> torch.Tensor:
         """The weight with the adapter in it; fp32 where something was merged."""
@@ -151,10 +156,9 @@ def open_source(
     """The checkpoint with the adapter at a path opened for it."""
     if adapter is None:
         return Source(info)
-    from glm import adapters
+    from glm.adapters.opening import open_adapter
 
-    opened: Adapter = adapters.open_adapter(Path(adapter), info, model_config(info), alpha)
-    return Source(info, opened)
+    return Source(info, open_adapter(Path(adapter), info, model_config(info), alpha))
 
 
 def model_config(info: ModelInfo) -> Any:
