@@ -18,7 +18,8 @@ __all__ = ["open"]
 def open(path: str | None = None, adapter: str | None = None, **options: Any) -> Model:
     """Open a model folder or hub id (None: the embedded model); see `glm.model.Model`.
 
-    `options` are `device`, `dtype` and `tokenizer`. Raises CheckpointError.
+    `adapter` is a folder or file of a LoRA or a P-Tuning prefix; `options` are `device`, `dtype`,
+    `bits` and `tokenizer`. Raises CheckpointError.
     """
     from glm.model import Model
 

@@ -3,8 +3,10 @@
 GlmError                     anything below; str(error) is one sentence that says what to do
 ├── BadRequest               the input is refused before anything is computed        (HTTP 400)
 │   ├── BadSampling          a sampling value is out of range
-│   └── PromptTooLong        more tokens than the context holds; carries both numbers
+│   ├── PromptTooLong        more tokens than the context holds; carries both numbers
+│   └── AdapterGone          the request names an adapter that is not in memory
 ├── CheckpointError          a model folder, file or hub id cannot be opened; names the file
+│   └── AlphaNeeded          a bare adapter file, whose alpha somebody must say once
 ├── NotReady                 no model is loaded (yet)                                (HTTP 503)
 ├── QueueFull                too many waiting requests; carries retry_after seconds  (HTTP 429)
 ├── EngineError              the model failed while it answered                      (HTTP 500)
@@ -40,8 +42,23 @@ class PromptTooLong(BadRequest):
         )
 
 
+class AdapterGone(BadRequest):
+    """No adapter of that key is in memory (any more)."""
+
+
 class CheckpointError(GlmError):
     """A model folder, file or hub id cannot be opened."""
+
+
+class AlphaNeeded(CheckpointError):
+    """A LoRA file without adapter_config.json; carries the rank, to choose alpha beside it."""
+
+    def __init__(self, file: str, rank: int) -> None:
+        self.file, self.rank = file, rank
+        super().__init__(
+            f"{file} does not say its alpha; its rank is {rank}: give the lora_alpha it was "
+            "trained with (the official scripts' and transformers_tasks' is 32), once"
+        )
 
 
 class NotReady(GlmError):

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from glm.engines.base import Chunk, ChunkFinish, Request
 from glm.messages import Usage
+from glm.seats import NOBODY, Seat
 
 if TYPE_CHECKING:
+    from glm.rows import Rows
     from glm.sampler import Sampler
-    from glm.slots import Rows
 
 MERGE = 0.02  # seconds between two deliveries: waking a reader for each id slows the worker down
 TOO_LATE = "the time limit passed before the answer was complete"
@@ -21,11 +22,11 @@ class Job:
     """What the worker knows of a request, and the ids on their way to its reader.
 
     `ids` are the prompt and what was produced; the first `filled` of them are in the cache.
-    `limit` is the number of ids that may be produced.
+    `limit` is the number of ids that may be produced, `seat` the adapter it computes with.
     """
 
-    def __init__(self, request: Request, sampler: Sampler, limit: int) -> None:
-        self.request, self.sampler, self.limit = request, sampler, limit
+    def __init__(self, request: Request, sampler: Sampler, limit: int, seat: Seat = NOBODY) -> None:
+        self.request, self.sampler, self.limit, self.seat = request, sampler, limit, seat
         self.ids = list(request.prompt)
         self.stop = frozenset(request.stop)
         self.filled = 0
@@ -44,6 +45,11 @@ class Job:
     def usage(self) -> Usage:
         size = len(self.request.prompt)
         return Usage(prompt=size, cached=self.cached, new=len(self.ids) - size)
+
+    @property
+    def width(self) -> int:
+        """How many columns of its cache are filled: those of a prefix stand before the ids."""
+        return self.filled + self.seat.offset
 
     def accept(self, id: int) -> bool:
         """Take a new id; True when the answer goes on after it."""

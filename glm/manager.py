@@ -1,8 +1,8 @@
-"""Owns what is loaded: one base model, its engine and dialect; replaces it without torn state.
+"""Owns what is loaded: one base model with its adapters; replaces it without torn state.
 
-`start` loads in a thread, so a page can open first. An answer in flight keeps the model it
-began with: a replaced engine is closed when its last stream ends. Adapters will be addressed as
-`base:adapter` through the same `model` argument. Light to import: torch comes with `start`.
+`start` loads in a thread, so a page can open first. An answer in flight keeps the model and the
+adapter it began with: a replaced engine is closed when its last stream ends. `base:NAME` is the
+base with an adapter (`glm/shelf.py`). Light to import: torch comes with `start`.
 """
 
 from __future__ import annotations
@@ -11,29 +11,49 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from glm.adapters.values import Adapter
+from glm.catalog import Catalog
 from glm.chat import EventStream, Options, chat
 from glm.dialects import DIALECTS, Dialect, RoleToken
 from glm.engines.base import Engine
-from glm.errors import BadRequest, CheckpointError, EngineError, GlmError, NotReady
+from glm.errors import AdapterGone, CheckpointError, EngineError, GlmError, NotReady
 from glm.hub import fetch, is_hub_id
+from glm.memory import Memory, read_memory
 from glm.messages import Conversation, Sampling
 from glm.recognise import EMBEDDED, ModelInfo, recognise
-from glm.tokenizer import Tokenizer
+from glm.shelf import BASE, OF, Shelf, Shelved
+from glm.tokenizers import open_tokenizer
+from glm.vocabulary import Vocabulary
 
-Status = Literal["loading", "ready", "failed"]
+Status = Literal["loading", "ready", "failed", "aside"]
+TRIES = 3  # an adapter may be put away between choosing it and asking
 
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """What the page shows. `info` is the model that answers now; `progress` is 0..1 or None."""
+    """What the page shows. `info` is the model that answers now; `progress` is 0..1 or None.
+
+    "aside": there is none on purpose, and `message` says why.
+    """
 
     status: Status
     info: ModelInfo | None = None
     message: str = ""
     progress: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a model is opened. `bits` 8 or 4 quantises it; `tokenizer` is another folder or file."""
+
+    device: str = "auto"
+    dtype: str = "auto"
+    bits: int | None = None
+    tokenizer: str | Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,36 +63,50 @@ class Loaded:
     info: ModelInfo
     engine: Engine
     dialect: Dialect
-    tokenizer: Tokenizer
+    tokenizer: Vocabulary
     defaults: Sampling
+    shelf: Shelf
+    how: Opening
 
 
-Opener = Callable[[ModelInfo, str, str], Engine]
+Opener = Callable[[ModelInfo, Opening], Engine]
 
 
-def open_engine(info: ModelInfo, device: str = "auto", dtype: str = "auto") -> Engine:
+def open_engine(info: ModelInfo, how: Opening) -> Engine:
     """Load the weights and start the worker. Brings torch."""
     from glm.engines.local import LocalEngine
     from glm.load import load_model
 
-    return LocalEngine(load_model(info, device, dtype), context=info.context)
+    return LocalEngine(load_model(info, how.device, how.dtype), context=info.context)
+
+
+def read_adapter(info: ModelInfo, engine: Engine, path: Path, alpha: float | None) -> Adapter:
+    """An adapter's files, in terms of the model that the engine runs. Brings torch."""
+    from glm.adapters.opening import open_adapter
+
+    return open_adapter(path, info, engine.config, alpha)  # type: ignore[attr-defined]
 
 
 class Manager:
-    """One per process; thread-safe. `model` is a folder or a hub id, None the embedded model."""
+    """One per process; thread-safe. `model` is a folder or a hub id, None the embedded model.
+
+    `adapter` is opened with the first model, whose answers then have it by default. `data` is the
+    folder in which the adapters of a base are remembered.
+    """
 
     def __init__(
         self,
         model: str | Path | None = None,
+        how: Opening = Opening(),
         *,
-        device: str = "auto",
-        dtype: str = "auto",
-        tokenizer: str | Path | None = None,
+        adapter: str | Path | None = None,
+        data: Path | None = None,
         opener: Opener = open_engine,
     ) -> None:
-        self._wanted = str(model or EMBEDDED)
-        self._device, self._dtype, self._tokenizer = device, dtype, tokenizer
-        self._opener = opener
+        self._wanted, self._how, self._opener = str(model or EMBEDDED), how, opener
+        self._adapter = Path(adapter) if adapter else None
+        self._catalog = Catalog(data / "adapters.json" if data else None)
+        self._default = BASE
         self._loaded: Loaded | None = None
         self._state = ModelState("loading", message="starting")
         self._changed = threading.Condition()
@@ -95,19 +129,19 @@ class Manager:
     def state(self) -> ModelState:
         return self._state
 
-    def open(self, model: str | Path, tokenizer: str | Path | None = None) -> ModelInfo:
+    def open(self, model: str | Path, how: Opening | None = None) -> ModelInfo:
         """Replace the base model; blocks until it answers.
 
         Raises CheckpointError; the model before it then still serves. Opening what is already
-        loaded returns at once.
+        loaded, in the same way, returns at once.
         """
         with self._loading:
-            current = self._loaded
+            current, how = self._loaded, how or self._how
             wanted = str(model)
-            if current and wanted in (current.info.name, str(current.info.path), self._wanted):
+            if current and how == current.how and wanted in _names(current, self._wanted):
                 return current.info
             try:
-                loaded = self._load(wanted, tokenizer)
+                loaded = self._load(wanted, how)
             except Exception as error:
                 sentence = str(error) if isinstance(error, GlmError) else f"{wanted}: {error}"
                 status: Status = "ready" if current else "failed"
@@ -115,27 +149,51 @@ class Manager:
                 if isinstance(error, GlmError):
                     raise
                 raise CheckpointError(sentence) from error
-            self._wanted = wanted
+            self._wanted, self._how, self._default = wanted, how, BASE
             self._swap(loaded)
             return loaded.info
 
+    def step_aside(self, why: str) -> None:
+        """Give the memory of the model free, for a training run or by wish; `come_back` opens it.
+
+        Answers in flight go on to their end. New ones are refused with the reason.
+        """
+        with self._loading, self._changed:
+            loaded, self._loaded = self._loaded, None
+            self._state = ModelState("aside", message=why)
+            self._changed.notify_all()
+            busy = loaded is not None and loaded.engine in self._streams.values()
+        if loaded and not busy:
+            loaded.engine.close()
+
+    def come_back(self) -> ModelInfo:
+        """Open what stepped aside. Raises CheckpointError."""
+        return self.open(self._wanted)
+
     def _start(self) -> None:
         try:
-            self.open(self._wanted, self._tokenizer)
-        except CheckpointError:
-            return  # the state carries the sentence
+            self.open(self._wanted)
+            if self._adapter:
+                self._default = BASE + OF + self.add_adapter(self._adapter).name
+        except GlmError as error:
+            state = self._state  # a failed load has said so there
+            if state.status == "ready":
+                self._set(ModelState("ready", state.info, str(error)))
 
-    def _load(self, wanted: str, tokenizer: str | Path | None) -> Loaded:
+    def _load(self, wanted: str, how: Opening) -> Loaded:
         self._progress(f"opening {wanted}", None)
         folder = fetch(wanted, self._progress) if is_hub_id(wanted) else Path(wanted)
-        info = recognise(folder, tokenizer)
+        info = recognise(folder, how.tokenizer)
         if is_hub_id(wanted):
             info = replace(info, name=wanted)
-        tokens = Tokenizer(info.tokenizer)
+        tokens = open_tokenizer(info)
         dialect = DIALECTS[info.dialect](tokens)
         self._progress(f"loading {info.name}", None)
-        engine = self._opener(info, self._device, self._dtype)
-        return Loaded(info, engine, dialect, tokens, family_defaults(info, dialect))
+        engine = self._opener(info, how)
+        defaults = family_defaults(info, dialect)
+        key = wanted if is_hub_id(wanted) else str(folder.expanduser().resolve())
+        shelf = Shelf(engine, key, partial(read_adapter, info, engine), self._catalog)
+        return Loaded(info, engine, dialect, tokens, defaults, shelf, how)
 
     def _swap(self, loaded: Loaded) -> None:
         with self._changed:
@@ -158,8 +216,44 @@ class Manager:
     # ---- answering ----
 
     def models(self) -> list[str]:
-        """Names a conversation may address; adapters of the base will follow it."""
-        return ["base"]
+        """Names a conversation may address: the base, then the base with each adapter."""
+        loaded = self._loaded
+        return loaded.shelf.addresses() if loaded else [BASE]
+
+    @property
+    def default(self) -> str:
+        """What answers where nothing was chosen."""
+        return self._default
+
+    @property
+    def how(self) -> Opening:
+        """How the present model was opened."""
+        return self._how
+
+    def adapters(self) -> list[Shelved]:
+        """The adapters that are known for the present base."""
+        loaded = self._loaded
+        return loaded.shelf.all() if loaded else []
+
+    def add_adapter(self, path: str | Path, name: str = "", alpha: float | None = None) -> Shelved:
+        """Open an adapter beside the present base; it can be chosen as `base:NAME` from then on.
+
+        Raises CheckpointError, BadRequest when it does not fit, NotReady without a model.
+        """
+        return self._ready().shelf.add(Path(path), name, alpha)
+
+    def remove_adapter(self, name: str) -> None:
+        """Forget an adapter; its files stay. Raises BadRequest for an unknown name."""
+        self._ready().shelf.remove(name)
+        if self._default == BASE + OF + name:
+            self._default = BASE
+
+    def memory(self) -> Memory:
+        """What the model and its adapters take, and what is left."""
+        engine = self._loaded.engine if self._loaded else None
+        return read_memory(
+            getattr(engine, "model_bytes", 0) or 0, getattr(engine, "adapter_bytes", 0) or 0
+        )
 
     def defaults(self) -> Sampling:
         """The sampling the loaded model's family or checkpoint asks for."""
@@ -174,12 +268,21 @@ class Manager:
         model: str = "base",
         options: Options | None = None,
     ) -> EventStream:
-        """Answer with a loaded model; returns at once. Raises NotReady and `Engine.submit`'s."""
+        """Answer with a loaded model; returns at once. Raises NotReady and `Engine.submit`'s.
+
+        `model` is one of `models()`, or `base:A+B` for a LoRA and a prefix together; BadRequest
+        names what there is.
+        """
         loaded = self._ready()
-        if model not in self.models():
-            raise BadRequest(f"no model {model!r}; available: {', '.join(self.models())}")
-        sampling = sampling or loaded.defaults
-        stream = chat(loaded.engine, loaded.dialect, conversation, sampling, options or Options())
+        sampling, options = sampling or loaded.defaults, options or Options()
+        for tries in range(TRIES, 0, -1):
+            with_adapter = replace(options, adapter=loaded.shelf.key(model))
+            try:
+                stream = chat(loaded.engine, loaded.dialect, conversation, sampling, with_adapter)
+                break
+            except AdapterGone:
+                if tries == 1:
+                    raise
         with self._changed:
             self._streams[stream] = loaded.engine
         weakref.finalize(stream, self._let_go, loaded.engine)
@@ -211,7 +314,7 @@ class Manager:
             state = self._state
             if self._closed:
                 raise EngineError("the program is closing")
-            reason = state.message if state.status == "failed" else "the model is still loading"
+            reason = "the model is still loading" if state.status == "loading" else state.message
             raise NotReady(reason)
         return loaded
 
@@ -222,6 +325,11 @@ class Manager:
             idle = engine is not current and engine not in self._streams.values()
         if idle:
             engine.close()
+
+
+def _names(loaded: Loaded, wanted: str) -> tuple[str, ...]:
+    """Under which names the present model is asked for."""
+    return loaded.info.name, str(loaded.info.path), wanted
 
 
 def family_defaults(info: ModelInfo, dialect: Dialect) -> Sampling:

@@ -6,8 +6,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from glm.chat import EventStream, Options
-from glm.errors import CheckpointError, EngineError
-from glm.manager import Manager
+from glm.errors import EngineError
+from glm.manager import Manager, Opener, Opening, open_engine
 from glm.messages import Conversation, Finish, Message, Sampling
 from glm.recognise import EMBEDDED
 
@@ -17,12 +17,22 @@ History = list[dict[str, Any]]
 class Model:
     """An open model. Use it in a `with` block, or call `close`."""
 
-    def __init__(self, path: str | None = None, adapter: str | None = None, **options: Any) -> None:
-        """Raises CheckpointError when the model cannot be opened."""
-        if adapter is not None:
-            raise CheckpointError("adapters cannot be opened yet; merge it into its base first")
-        self.manager = Manager(path, **options)
+    def __init__(
+        self,
+        path: str | None = None,
+        adapter: str | None = None,
+        opener: Opener = open_engine,
+        **options: Any,
+    ) -> None:
+        """`options` are the fields of `glm.manager.Opening`: device, dtype, bits, tokenizer.
+
+        Raises CheckpointError when the model or the adapter cannot be opened.
+        """
+        self.manager = Manager(path, Opening(**options), opener=opener)
         self.info = self.manager.open(path or EMBEDDED)
+        self.address = self.manager.default
+        if adapter is not None:
+            self.address = f"{self.address}:{self.manager.add_adapter(adapter).name}"
 
     def chat(
         self, query: str, history: History | None = None, **sampling: Any
@@ -50,7 +60,9 @@ class Model:
 
         defaults: Sampling = self.manager.defaults()
         options = Options(constrain=constrain)
-        return self.manager.chat(conversation, replace(defaults, **sampling), options=options)
+        return self.manager.chat(
+            conversation, replace(defaults, **sampling), model=self.address, options=options
+        )
 
     def close(self) -> None:
         self.manager.close()

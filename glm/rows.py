@@ -89,6 +89,14 @@ class Rows:
     def get_mask_sizes(self, *_: Any) -> tuple[int, int]:
         return self._stop, 0
 
+    def begin(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Let a fresh row start with these columns: (layers, heads, columns, D) each."""
+        self.reserve(1, keys.shape[2])
+        for held, given in ((self.keys, keys), (self.values, values)):
+            for layer in given:
+                held.append(self._room(layer[None]))
+                held[-1][0, :, : layer.shape[1]] = layer
+
     def put(self, row: int, other: Rows, other_row: int, length: int) -> None:
         """Copy `length` positions of a row of `other` (this one may be meant) into `row`."""
         self.reserve(row + 1, length)

@@ -22,8 +22,10 @@ import torch
 from glm.errors import EngineError, QueueFull
 from glm.fair_queue import FairQueue
 from glm.job import Job
+from glm.order import order_of
 from glm.rows import Rows
 from glm.sampler import Masks, choose
+from glm.seats import Seats
 from glm.slots import Slots
 
 log = logging.getLogger(__name__)
@@ -59,9 +61,12 @@ class Scheduler:
         self.limits = limits
         self.device = next(model.parameters()).device
         self.computed = 0
+        self.seats = Seats(model)
+        self._order = order_of(model)
         self._last_only = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._waiting: FairQueue[Job] = FairQueue()
-        self._slots = Slots(limits.slots, limits.reuse)
+        self._slots = Slots(limits.slots, limits.reuse, self._order.usable)
+        self._gone: list[str] = []  # adapters whose kept caches are to be dropped
         self._masks = Masks()
         self._seconds = 2.0  # of one answer, a moving average
         self._wake = threading.Condition()
@@ -80,6 +85,12 @@ class Scheduler:
                 raise QueueFull(max(1.0, len(self._waiting) * self._seconds / self.limits.slots))
             self._waiting.push(job.request.owner, job)
             self._wake.notify()
+
+    def remove(self, adapter: str) -> None:
+        """Take an adapter away; requests that have it end with it."""
+        self.seats.remove(adapter)
+        with self._wake:
+            self._gone.append(adapter)
 
     def close(self, timeout: float | None = None) -> None:
         """End the worker after its present step; every open job finishes with "error"."""
@@ -119,6 +130,8 @@ class Scheduler:
 
     def _release(self) -> None:
         """Free the slots of jobs of which nothing more is to be computed."""
+        while self._gone:
+            self._slots.forget(self._gone.pop())
         for job in self._slots.jobs:
             if job.unwanted:
                 job.let_go()
@@ -143,15 +156,18 @@ class Scheduler:
     def _prefill(self, job: Job) -> None:
         """Compute the next chunk of the first prompt, then let the next prompt have its turn."""
         rows = job.rows if job.rows is not None else self._slots.open(job)
-        start, size = job.filled, len(job.ids)
-        stop = min(start + self.limits.prefill_chunk, size)
-        rows.reserve(1, size)
-        positions = torch.arange(start, stop, device=self.device)
-        mask = None
-        if start and stop - start > 1:
-            mask = self._mask(positions[:, None], stop)[None, None]  # (1, 1, T, L)
-        ids = torch.tensor([job.ids[start:stop]], device=self.device)
-        logits = self._forward(rows.one(0, start, stop), ids, positions[None], mask)
+        start, size, offset = job.filled, len(job.ids), job.seat.offset
+        stop = size if self._order.whole else min(start + self.limits.prefill_chunk, size)
+        rows.reserve(1, size + offset)
+        columns = start + offset, stop + offset
+        hidden = self._order.hidden(job.ids, columns, offset)
+        logits = self._forward(
+            [job],
+            rows.one(0, *columns),
+            [job.ids[start:stop]],
+            self._order.positions(job.ids, start, stop)[None],
+            None if hidden is None else self._mask(hidden)[None, None],  # (1, 1, T, L)
+        )
         job.filled = stop
         self.computed += stop - start
         if stop < size:
@@ -164,45 +180,53 @@ class Scheduler:
     def _decode(self, *jobs: Job) -> None:
         """Compute one more id for every row."""
         lengths = [len(job.ids) for job in jobs]
-        stop, count = max(lengths), len(jobs)
+        ends = [length + job.seat.offset for length, job in zip(lengths, jobs, strict=True)]
+        stop, count = max(ends), len(jobs)
         batch = self._slots.batch
         batch.reserve(count, stop)
-        ids = torch.tensor([[job.ids[-1]] for job in jobs], device=self.device)
         if count == 1:
-            positions = torch.tensor([[stop - 1]], device=self.device)
             rows, mask = batch.one(0, stop - 1, stop), None
         else:
-            positions = torch.tensor([[length - 1] for length in lengths], device=self.device)
-            rows = batch.all(positions[:, 0], stop)
-            mask = self._mask(positions, stop)[:, None, None]  # (B, 1, 1, L)
-        logits = self._forward(rows, ids, positions, mask)
+            columns = torch.tensor(ends) - 1  # (B,)
+            rows = batch.all(columns.to(self.device), stop)
+            mask = self._mask(torch.arange(stop) > columns[:, None])[:, None, None]  # (B, 1, 1, L)
+        positions = [
+            self._order.positions(job.ids, length - 1, length)
+            for job, length in zip(jobs, lengths, strict=True)
+        ]
+        ids = [[job.ids[-1]] for job in jobs]
+        logits = self._forward(jobs, rows, ids, torch.stack(positions), mask)
         for job, length in zip(jobs, lengths, strict=True):
             job.filled = length
         self._extend(jobs, logits)
 
-    def _mask(self, positions: torch.Tensor, stop: int) -> torch.Tensor:
-        """What each of `positions` (N, 1) may not look at, to be added to the scores (N, stop)."""
-        hidden = torch.arange(stop, device=self.device) > positions
+    def _mask(self, hidden: torch.Tensor) -> torch.Tensor:
+        """What may not be looked at, as numbers to be added to the scores; the same shape."""
         zeros = torch.zeros(hidden.shape, dtype=self.model.dtype, device=self.device)
-        return zeros.masked_fill_(hidden, torch.finfo(zeros.dtype).min)
+        return zeros.masked_fill_(hidden.to(self.device), torch.finfo(zeros.dtype).min)
 
     def _forward(
         self,
+        jobs: Sequence[Job],
         rows: Rows,
-        ids: torch.Tensor,
+        ids: list[list[int]],
         positions: torch.Tensor,
         mask: torch.Tensor | None,
     ) -> torch.Tensor:
         """Logits of the last position in fp32 (B, V)."""
         only = {"logits_to_keep": 1} if self._last_only else {}
-        out = self.model(
-            input_ids=ids,
-            position_ids=positions,
-            attention_mask=mask,
-            past_key_values=rows,
-            use_cache=False,
-            **only,
-        )
+        self.seats.bank.use([job.seat.row for job in jobs])
+        try:
+            out = self.model(
+                input_ids=torch.tensor(ids, device=self.device),
+                position_ids=positions.to(self.device),
+                attention_mask=mask,
+                past_key_values=rows,
+                use_cache=False,
+                **only,
+            )
+        finally:
+            self.seats.bank.use(())
         logits: torch.Tensor = out.logits[:, -1].float()
         return logits
 

@@ -4,15 +4,20 @@ A job has a cache of its own while its prompt is computed and a row of the commo
 answers. Afterwards the cache is kept, so that the next turn of a conversation computes only what
 is new; live and kept together are at most `count`, the least recently used are dropped. A cache in
 use is only ever copied from. Not thread-safe: only the worker of the scheduler is in here.
+
+Lengths are of ids; the cache of a job whose adapter has a prefix is longer by that (`seat.offset`).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from glm.job import Job
 from glm.rows import Rows
+from glm.seats import JOIN
+
+Shared = Callable[[Sequence[int], int], int]
 
 
 class Kept:
@@ -21,12 +26,18 @@ class Kept:
     def __init__(self, adapter: str | None, ids: list[int], rows: Rows) -> None:
         self.adapter, self.ids, self.rows = adapter, ids, rows
 
+    @property
+    def versions(self) -> list[str]:
+        return (self.adapter or "").split(JOIN)
+
 
 class Slots:
     """`prefilling` jobs in turn, `decoding` jobs (job i has row i of `batch`), and kept caches."""
 
-    def __init__(self, count: int, reuse: bool = True) -> None:
+    def __init__(self, count: int, reuse: bool = True, usable: Shared | None = None) -> None:
+        """`usable(ids, same)`: how much of the `same` first ids of a cache holds for a prompt."""
         self.count, self.reuse = count, reuse
+        self._usable: Shared = usable or (lambda ids, same: same)
         self.prefilling: deque[Job] = deque()
         self.decoding: list[Job] = []
         self.batch = Rows()
@@ -45,6 +56,8 @@ class Slots:
     def open(self, job: Job) -> Rows:
         """Give a job its cache, begun with what another one shares; the last id is always new."""
         rows, length = self._shared(job) if self.reuse else (Rows(), 0)
+        if job.seat.prefix is not None and not length:
+            rows.begin(job.seat.prefix.keys, job.seat.prefix.values)
         job.rows, job.filled, job.cached = rows, length, length
         self._trim()
         return rows
@@ -58,8 +71,8 @@ class Slots:
             self.batch = rows
         else:
             if self.batch.count <= row:
-                self.batch.reserve(min(2 * row, self.count), job.filled)
-            self.batch.put(row, rows, 0, job.filled)
+                self.batch.reserve(min(2 * row, self.count), job.width)
+            self.batch.put(row, rows, 0, job.width)
         job.rows = None
         self.prefilling.remove(job)
         self.decoding.append(job)
@@ -70,7 +83,7 @@ class Slots:
             self.prefilling.remove(job)
             rows, job.rows = job.rows, None
         else:
-            rows = self._take_row(self.decoding.index(job), job.filled)
+            rows = self._take_row(self.decoding.index(job), job.width)
         if rows is not None and job.filled and self.reuse:
             self._keep(Kept(job.request.adapter, job.ids[: job.filled], rows))
             self._trim()
@@ -85,11 +98,11 @@ class Slots:
             self.decoding.clear()
             self.batch = Rows()
 
-    def forget(self) -> int:
-        """Drop every kept cache; how many there were."""
+    def forget(self, adapter: str | None = None) -> int:
+        """Drop every kept cache, or those of an adapter; how many there were."""
         count = len(self._kept)
-        self._kept.clear()
-        return count
+        self._kept = [k for k in self._kept if adapter and adapter not in k.versions]
+        return count - len(self._kept)
 
     # ---- rows and kept caches ------------------------------------------------------------
 
@@ -100,7 +113,7 @@ class Slots:
         if last == 0:
             self.batch = Rows()
         elif row != last:
-            batch.put(row, batch, last, self.decoding[last].filled)
+            batch.put(row, batch, last, self.decoding[last].width)
             self.decoding[row] = self.decoding[last]
         self.decoding.pop()
         return rows
@@ -109,25 +122,28 @@ class Slots:
         """A cache with the longest beginning that a kept or a busy one has in common with a job."""
         most, kept, busy = 0, None, None
         for one in self._kept:
-            if one.adapter == job.request.adapter and (same := common(one.ids, job.ids)) > most:
-                most, kept = same, one
+            if one.adapter == job.request.adapter:
+                same = self._usable(job.ids, common(one.ids, job.ids))
+                if same > most:
+                    most, kept = same, one
         for other in self.jobs:
             if other is not job and other.request.adapter == job.request.adapter:
-                same = min(common(other.ids, job.ids), other.filled)
+                same = self._usable(job.ids, min(common(other.ids, job.ids), other.filled))
                 if same > most:
                     most, busy = same, other
         length = min(most, len(job.ids) - 1)
+        width = length + job.seat.offset
         rows = Rows()
         if length and busy is not None:
             if busy.rows is not None:
-                rows.put(0, busy.rows, 0, length)
+                rows.put(0, busy.rows, 0, width)
             else:
-                rows.put(0, self.batch, self.decoding.index(busy), length)
+                rows.put(0, self.batch, self.decoding.index(busy), width)
         elif length and kept is not None:
             self._kept.remove(kept)
             if self._better_taken(kept, length):
                 return kept.rows, length
-            rows.put(0, kept.rows, 0, length)
+            rows.put(0, kept.rows, 0, width)
             self._kept.append(kept)
         return rows, length
 

@@ -33,6 +33,11 @@ class Options:
 
     model: str = opt("", "folder or hub id to open (the built-in model)", env=("MODEL_PATH",))
     tokenizer: str = opt("", "folder of the tokenizer, if elsewhere", env=("TOKENIZER_PATH",))
+    adapter: str = opt(
+        "",
+        "LoRA or P-Tuning v2 to answer with: a folder or a file",
+        env=("PT_PATH", "PT_CHECKPOINT"),
+    )
     device: str = opt("auto", "where the model runs: auto, cpu, cuda, cuda:1, mps")
     dtype: str = opt(
         "auto", "number type of the weights", choices=("auto", "float32", "bfloat16", "float16")

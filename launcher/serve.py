@@ -129,16 +129,12 @@ def make_access(options: Options, data: Path, password: str) -> Access:
 
 def make_app(options: Options, data: Path) -> App:
     """The model's manager (not started), the store and the tools."""
-    from glm.manager import Manager
+    from glm.manager import Manager, Opening
     from glm.store import Store
     from tools.workshop import Workshop
 
-    manager = Manager(
-        options.model or None,
-        device=options.device,
-        dtype=options.dtype,
-        tokenizer=options.tokenizer or None,
-    )
+    how = Opening(options.device, options.dtype, tokenizer=options.tokenizer or None)
+    manager = Manager(options.model or None, how, adapter=options.adapter or None, data=data)
     try:
         store = Store(data / "workbench.db")
     except GlmError as error:

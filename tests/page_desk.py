@@ -37,7 +37,7 @@ class Scripted:
         self.gate = threading.Event()
         self.gate.set()
 
-    def __call__(self, info, device, dtype) -> FakeEngine:
+    def __call__(self, info, how) -> FakeEngine:
         self.gate.wait(10)
         engine = FakeEngine(self._answer, context=self.context, pause=self.pause)
         self.engines.append(engine)

@@ -34,7 +34,7 @@ class Opener:
         self.gate = threading.Event()
         self.gate.set()
 
-    def __call__(self, info, device, dtype):
+    def __call__(self, info, how):
         self.gate.wait(10)
         self.count += 1
         dialect = ChatGLM3(Tokenizer(tokenizer_file()))
@@ -87,7 +87,7 @@ def test_running_out_of_memory_is_a_sentence_and_the_model_before_serves(folders
     manager = Manager(folders[0], opener=opener)
     manager.open(folders[0])
 
-    def no_memory(info, device, dtype):
+    def no_memory(info, how):
         raise RuntimeError("CUDA out of memory")
 
     manager._opener = no_memory

@@ -33,7 +33,7 @@ class Script:
         self.left, self.prompts = list(answers), []
         self.requests: list[Request] = []
 
-    def __call__(self, info, device, dtype) -> FakeEngine:
+    def __call__(self, info, how) -> FakeEngine:
         return FakeEngine(self._answer, context=8192, pause=0.0)
 
     def _answer(self, request: Request) -> Any:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tools import landlock, scratch, watch
+from tools.watch import USUAL, Limits
 
 Kind = Literal["bubblewrap", "landlock", "none", "off"]
 Want = Literal["auto", "bubblewrap", "landlock", "none", "off"]
@@ -60,18 +61,6 @@ print("isolated")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Bytes, seconds and counts. `folder` and `files` hold for all a program leaves on the disk."""
-
-    memory: int = 4 << 30
-    cpu: int = 600
-    file_size: int = 50 << 20
-    processes: int = 64
-    folder: int = 256 << 20
-    files: int = 5_000
-
-
-@dataclass(frozen=True, slots=True)
 class Job:
     """A program and what it may see: its working `folder`, and `private` under its own path,
     both to write; `read` only to read."""
@@ -89,7 +78,7 @@ class Sandbox:
 
     kind: Kind
     sentence: str
-    limits: Limits = Limits()
+    limits: Limits = USUAL
 
     @property
     def isolated(self) -> bool:
@@ -145,7 +134,7 @@ class Sandbox:
         )
 
 
-def probe(want: Want = "auto", limits: Limits = Limits(), data: Path | None = None) -> Sandbox:
+def probe(want: Want = "auto", limits: Limits = USUAL, data: Path | None = None) -> Sandbox:
     """The best isolation that works here; "off" when none does.
 
     `want` is the operator's word: one of the two by name, "none" to run without, or "off".

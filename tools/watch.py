@@ -9,15 +9,27 @@ import contextlib
 import signal
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil  # type: ignore[import-untyped]
 
 from tools import workspace
 
-if TYPE_CHECKING:
-    from tools.sandbox import Limits
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bytes, seconds and counts. `folder` and `files` hold for all a program leaves on the disk."""
+
+    memory: int = 4 << 30
+    cpu: int = 600
+    file_size: int = 50 << 20
+    processes: int = 64
+    folder: int = 256 << 20
+    files: int = 5_000
+
+
+USUAL = Limits()
 
 
 def children(pid: int) -> list[psutil.Process]:

@@ -21,7 +21,7 @@ from finetune.pretrain.frozen import rows as frozen_rows
 from finetune.pretrain.judge import Observed, Result, Row, Turn, observe, verdict
 from glm.engines.base import Engine
 from glm.errors import GlmError
-from glm.manager import Manager
+from glm.manager import Manager, Opening
 from glm.messages import Conversation, Event, Finish, Malformed, Message, Sampling, ToolSpec
 from glm.recognise import ModelInfo
 from tools.builtin import SPECS
@@ -111,12 +111,12 @@ def _follow(asked: Conversation, turn: Message, observed: Observed) -> Conversat
 # ---- the program -------------------------------------------------------------------------
 
 
-def open_engine(info: ModelInfo, device: str, dtype: str) -> Engine:
+def open_engine(info: ModelInfo, how: Opening) -> Engine:
     """An engine with more rows at once than a page needs. Brings torch."""
     from glm.engines.local import LocalEngine
     from glm.load import load_model
 
-    return LocalEngine(load_model(info, device, dtype), context=info.context, slots=24)
+    return LocalEngine(load_model(info, how.device, how.dtype), context=info.context, slots=24)
 
 
 def select(part: str | None, limit: int | None) -> list[Row]:
@@ -143,7 +143,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = arguments(argv)
-    manager = Manager(args.model, device=args.device, opener=open_engine)
+    manager = Manager(args.model, Opening(args.device), opener=open_engine)
     manager.start()
     state = manager.wait()
     if state.status != "ready":

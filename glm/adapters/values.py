@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,3 +77,10 @@ class Adapter:
     info: AdapterInfo
     lora: Mapping[str, LoraPart] = field(default_factory=dict)
     prefix: Prefix | None = None
+
+    @property
+    def bytes(self) -> int:
+        """What its numbers take; less than its file where that holds a whole model."""
+        parts = [t for part in self.lora.values() for t in (part.a, part.b, part.magnitude)]
+        parts += [self.prefix.keys, self.prefix.values] if self.prefix else []
+        return sum(t.numel() * t.element_size() for t in parts if t is not None)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
+from glm.adapters.values import Adapter
 from glm.engines.base import Chunk, Request
 from glm.errors import BadRequest, PromptTooLong
 from glm.job import Job
@@ -47,7 +48,8 @@ class LocalStream:
 class LocalEngine:
     """Continues prompts with `model`. `limits` are the fields of `glm.scheduler.Limits` by name.
 
-    `context` is the number of tokens that a prompt and its answer may have together. Without
+    `context` is the number of tokens that a prompt and its answer may have together; a prefix of
+    an adapter takes none of them. Without
     `threads` a small model on the CPU gets 1 (two are no faster) and others torch's own choice.
     """
 
@@ -74,10 +76,38 @@ class LocalEngine:
         """
         validate(request.sampling, self.context)
         self._check(request)
+        seat = self._scheduler.seats.get(request.adapter)
         limit = min(request.sampling.max_tokens, self.context - len(request.prompt))
-        job = Job(request, Sampler(request.sampling, request.constraint), limit)
+        job = Job(request, Sampler(request.sampling, request.constraint), limit, seat)
         self._scheduler.submit(job)
         return LocalStream(job)
+
+    def add_adapter(self, key: str, adapter: Adapter) -> None:
+        """Let requests name this adapter as `Request.adapter`, alone or joined by "+" with another.
+
+        A key is never used again for another adapter: caches are kept by it. Raises BadRequest
+        when the adapter does not fit the model.
+        """
+        self._scheduler.seats.add(key, adapter)
+
+    def remove_adapter(self, key: str) -> None:
+        """Take an adapter away. Requests that were submitted with it keep it to their end."""
+        self._scheduler.remove(key)
+
+    @property
+    def config(self) -> Any:
+        """The model's own description, by transformers."""
+        return self._scheduler.seats.config
+
+    @property
+    def model_bytes(self) -> int:
+        """Memory that the weights take, on whatever device; mapped files count."""
+        return self._scheduler.seats.model_bytes
+
+    @property
+    def adapter_bytes(self) -> int:
+        """Memory that the adapters take."""
+        return self._scheduler.seats.bytes()
 
     def _check(self, request: Request) -> None:
         size = len(request.prompt)
@@ -85,8 +115,6 @@ class LocalEngine:
             raise BadRequest("the prompt is empty; send at least one token")
         if size + 1 > self.context:
             raise PromptTooLong(size, self.context)
-        if request.adapter is not None:
-            raise BadRequest(f"no adapter {request.adapter!r} is loaded; this model has none")
         for id in request.prompt:
             if type(id) is not int or not 0 <= id < self.vocabulary:
                 raise BadRequest(

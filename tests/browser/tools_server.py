@@ -49,7 +49,7 @@ class Player:
     def __init__(self, play: Play, pause: float) -> None:
         self._play, self._pause = play, pause
 
-    def __call__(self, info: Any, device: str, dtype: str) -> FakeEngine:
+    def __call__(self, info: Any, how: Any) -> FakeEngine:
         return FakeEngine(self._answer, context=8192, pause=self._pause)
 
     def _answer(self, request: Request) -> list[int]:
