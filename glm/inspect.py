@@ -149,7 +149,7 @@ def _vocabulary(info: ModelInfo) -> str:
     config = info.config
     rows = config.get("padded_vocab_size") or config.get("vocab_size") or 0
     said = f"{rows:,} rows"
-    if getattr(info, "tokenizer_kind", "sentencepiece") != "sentencepiece":
+    if info.tokenizer_kind != "sentencepiece":
         return f"{said}; {info.tokenizer.name}"
     from glm.tokenizer import Tokenizer
 
@@ -210,7 +210,7 @@ def _layout(info: ModelInfo) -> str:
 
 
 def _packed(info: ModelInfo) -> int | None:
-    found = getattr(info, "packed_bits", None) or info.config.get("quantization_bit")
+    found = info.packed_bits or info.config.get("quantization_bit")
     return int(found) if found else None
 
 

@@ -29,7 +29,7 @@ WORDS = (
 
 def open_both(info: ModelInfo) -> tuple[Any, Tokenizer]:
     """Our tokenizer of a ChatGLM2/3 or GLM-4 checkpoint, and the same for other programs."""
-    if getattr(info, "tokenizer_kind", "sentencepiece") == "ranks":
+    if info.tokenizer_kind == "ranks":
         return RankTokenizer(info.tokenizer), from_ranks(info.tokenizer)
     return OurTokenizer(info.tokenizer), from_sentencepiece(info.tokenizer)
 

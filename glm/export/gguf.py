@@ -22,7 +22,7 @@ from glm.export import beside, compare
 from glm.export.fast_tokenizer import byte_level, open_both
 from glm.export.layout import EMBEDDING, HEAD, rope_of
 from glm.export.pieces import USER_DEFINED, read_pieces
-from glm.export.source import Source, architecture
+from glm.export.source import Source
 from glm.export.values import AUTO, Progress, Verdict
 from glm.tokenizer import SPACE
 
@@ -171,7 +171,7 @@ def _same(ours: np.ndarray[Any, Any], data: np.ndarray[Any, Any], kind: Kind) ->
 def _checked(source: Source) -> dict[str, Any]:
     info = source.info
     if not source.glm:
-        kind = "ChatGLM-6B (v1)" if architecture(info) == "chatglm1" else info.family
+        kind = "ChatGLM-6B (v1)" if info.arch == "chatglm1" else info.family
         raise CheckpointError(f"no GGUF of {kind} is written here; use llama.cpp's own converter")
     config = source.config
     width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
@@ -260,7 +260,7 @@ def _word(text: str, kind: int) -> str:
 
 
 def _tokenizer_kind(source: Source) -> str:
-    return str(getattr(source.info, "tokenizer_kind", "sentencepiece"))
+    return source.info.tokenizer_kind
 
 
 def _newline_piece(source: Source) -> bool:

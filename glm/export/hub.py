@@ -14,7 +14,7 @@ import torch
 from glm.errors import CheckpointError
 from glm.export import beside, compare
 from glm.export.layout import native_names, original_config
-from glm.export.source import Source, architecture
+from glm.export.source import Source
 from glm.export.tensors import Planned, write_shards
 from glm.export.values import Progress, Verdict
 
@@ -50,7 +50,7 @@ def check(source: Source, folder: Path, progress: Progress) -> Verdict:
 
 def plan(source: Source) -> Iterator[Planned]:
     """The tensors under their original names; q, k and v in one."""
-    if architecture(source.info) == "chatglm1":
+    if source.info.arch == "chatglm1":
         yield from (source.planned(name) for name in source.names)
         return
     if not source.glm:

@@ -14,7 +14,7 @@ from glm.dialects import DIALECTS, foreign
 from glm.errors import CheckpointError
 from glm.export import beside, compare
 from glm.export.layout import rope_of
-from glm.export.source import Source, architecture
+from glm.export.source import Source
 from glm.export.tensors import write_shards
 from glm.export.values import Progress, Verdict
 
@@ -40,7 +40,7 @@ Made for transformers (`GlmForCausalLM`), `transformers serve`, vLLM and SGLang.
 
 def write(source: Source, folder: Path, progress: Progress) -> None:
     """Write the folder. Raises CheckpointError for what transformers has no class for."""
-    if architecture(source.info) == "chatglm1":
+    if source.info.arch == "chatglm1":
         raise CheckpointError(
             "transformers has no class for ChatGLM-6B (v1); export it as hub instead"
         )

@@ -24,11 +24,6 @@ _IGNORED = ("rotary_pos_emb.inv_freq", "rotary_emb.inv_freq", "prefix_encoder.")
 WHOLE = "weight"
 
 
-def architecture(info: ModelInfo) -> str:
-    """Which loader opens it: "chatglm", "chatglm1" or "native"."""
-    return str(getattr(info, "arch", "chatglm"))
-
-
 @dataclass(slots=True)
 class Source:
     """A recognised checkpoint and what is merged into it. `dtype` is a name or "auto"."""
@@ -40,9 +35,9 @@ class Source:
     _places: dict[str, Rows] = field(init=False)
 
     def __post_init__(self) -> None:
-        if getattr(self.info, "packed_bits", None):
+        if self.info.packed_bits:
             raise CheckpointError(
-                f"{self.info.path} is packed in {self.info.packed_bits} bits; "  # type: ignore[attr-defined]
+                f"{self.info.path} is packed in {self.info.packed_bits} bits; "
                 "export from the 16-bit checkpoint it was made of"
             )
         self._weights = Weights(self.info.weights)
@@ -66,7 +61,7 @@ class Source:
     @property
     def glm(self) -> bool:
         """Does it have both layouts, the original and the native Glm one?"""
-        kind = architecture(self.info)
+        kind = self.info.arch
         return kind == "chatglm" or (
             kind == "native" and self.info.config.get("model_type") == "glm"
         )
@@ -163,11 +158,11 @@ def open_source(
 
 def model_config(info: ModelInfo) -> Any:
     """The config object of the model, without the model."""
-    if architecture(info) == "chatglm":
+    if info.arch == "chatglm":
         from glm.models.chatglm import ChatGLMConfig
 
         return ChatGLMConfig.from_dict(dict(info.config))
-    if architecture(info) == "chatglm1":
+    if info.arch == "chatglm1":
         from glm.models import chatglm1
 
         return chatglm1.ChatGLM1Config.from_dict(dict(info.config))
