@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from glm.engines.base import Chunk, ChunkFinish, Request
 from glm.messages import Usage
+from glm.order import CAUSAL, Order
 from glm.seats import NOBODY, Seat
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Job:
         self.request, self.sampler, self.limit, self.seat = request, sampler, limit, seat
         self.ids = list(request.prompt)
         self.stop = frozenset(request.stop)
+        self.order: Order = CAUSAL
         self.filled = 0
         self.cached = 0
         self.rows: Rows | None = None

@@ -14,23 +14,21 @@ import torch
 
 
 class Order(Protocol):
-    """`whole`: a prompt is computed at once."""
+    """That of one prompt and its answer. `whole`: the prompt is computed at once."""
 
     whole: bool
 
-    def positions(self, ids: Sequence[int], start: int, stop: int) -> torch.Tensor:
+    def positions(self, start: int, stop: int) -> torch.Tensor:
         """Where the ids from start to stop stand: (T,), or (2, T)."""
 
-    def hidden(
-        self, ids: Sequence[int], columns: tuple[int, int], offset: int
-    ) -> torch.Tensor | None:
-        """What the ids in `columns` (first, after the last) may not look at: (T, columns[1]).
+    def hidden(self, start: int, stop: int, offset: int) -> torch.Tensor | None:
+        """What these ids may not look at (T, offset + stop).
 
-        None where it is nothing beyond the model's own causal order.
+        None where that is nothing beyond the model's own causal order.
         """
 
-    def usable(self, ids: Sequence[int], same: int) -> int:
-        """How much holds for a prompt of a cache whose first `same` ids are its own."""
+    def usable(self, same: int) -> int:
+        """How much holds for this prompt of a cache that begins with `same` of its ids."""
 
 
 class Causal:
@@ -38,61 +36,42 @@ class Causal:
 
     whole = False
 
-    def positions(self, ids: Sequence[int], start: int, stop: int) -> torch.Tensor:
+    def positions(self, start: int, stop: int) -> torch.Tensor:
         return torch.arange(start, stop)
 
-    def hidden(
-        self, ids: Sequence[int], columns: tuple[int, int], offset: int
-    ) -> torch.Tensor | None:
-        first, last = columns
-        if not first or last - first == 1:
+    def hidden(self, start: int, stop: int, offset: int) -> torch.Tensor | None:
+        if stop - start == 1 or not start + offset:
             return None
-        return torch.arange(last) > torch.arange(first, last)[:, None]
+        columns = torch.arange(offset + stop)
+        return columns > columns[offset + start :, None]
 
-    def usable(self, ids: Sequence[int], same: int) -> int:
+    def usable(self, same: int) -> int:
         return same
 
 
 class TwoDimensional:
-    """ChatGLM-6B (THUDM/chatglm-6b, modeling_chatglm.py: get_masks, get_position_ids).
-
-    The context, all before <sop>, is seen by every token. There the first position counts, the
-    second is 0; from <sop> on the first is that of [gMASK] (or [MASK]), the second counts from 1.
-    """
+    """ChatGLM-6B; the rules are in `glm/models/chatglm1_positions.py`."""
 
     whole = True
 
-    def __init__(self, config: Any) -> None:
-        self._start = config.bos_token_id
-        self._masks = (config.gmask_token_id, config.mask_token_id)
+    def __init__(self, prompt: Sequence[int], config: Any) -> None:
+        from glm.models.chatglm1_positions import layout
 
-    def positions(self, ids: Sequence[int], start: int, stop: int) -> torch.Tensor:
-        context, mask = self._context(ids), self._mask(ids)
-        places = torch.arange(start, stop)
-        inside = places < context
-        first = torch.where(inside, places, mask)
-        return torch.stack((first, (places - context + 1).clamp(min=0)))
+        self._layout = layout(prompt, config)
 
-    def hidden(
-        self, ids: Sequence[int], columns: tuple[int, int], offset: int
-    ) -> torch.Tensor | None:
-        first, last = columns
-        if last - first == 1:
-            return None
-        seen = torch.arange(last)
-        after = seen > torch.arange(first, last)[:, None]
-        return after & (seen >= offset + self._context(ids))
+    def positions(self, start: int, stop: int) -> torch.Tensor:
+        return self._layout.positions(start, stop)
 
-    def usable(self, ids: Sequence[int], same: int) -> int:
-        return same if same > self._context(ids) else 0
+    def hidden(self, start: int, stop: int, offset: int) -> torch.Tensor | None:
+        return None if stop - start == 1 else ~self._layout.visible(start, stop, offset)
 
-    def _context(self, ids: Sequence[int]) -> int:
-        return ids.index(self._start) if self._start in ids else len(ids)
-
-    def _mask(self, ids: Sequence[int]) -> int:
-        return next((ids.index(mask) for mask in self._masks if mask in ids), 0)
+    def usable(self, same: int) -> int:
+        return same if same > self._layout.context else 0
 
 
-def order_of(model: Any) -> Order:
-    """How a model orders its tokens."""
-    return TwoDimensional(model.config) if hasattr(model.config, "gmask_token_id") else Causal()
+CAUSAL = Causal()
+
+
+def order_of(config: Any, prompt: Sequence[int]) -> Order:
+    """How a model of this config orders a prompt."""
+    return TwoDimensional(prompt, config) if hasattr(config, "gmask_token_id") else CAUSAL

@@ -62,10 +62,9 @@ class Scheduler:
         self.device = next(model.parameters()).device
         self.computed = 0
         self.seats = Seats(model)
-        self._order = order_of(model)
         self._last_only = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._waiting: FairQueue[Job] = FairQueue()
-        self._slots = Slots(limits.slots, limits.reuse, self._order.usable)
+        self._slots = Slots(limits.slots, limits.reuse)
         self._gone: list[str] = []  # adapters whose kept caches are to be dropped
         self._masks = Masks()
         self._seconds = 2.0  # of one answer, a moving average
@@ -78,6 +77,7 @@ class Scheduler:
 
     def submit(self, job: Job) -> None:
         """Queue a job. Raises QueueFull, and EngineError after `close`."""
+        job.order = order_of(self.seats.config, job.request.prompt)
         with self._wake:
             if self._closing:
                 raise EngineError("the engine is closed")
@@ -157,15 +157,14 @@ class Scheduler:
         """Compute the next chunk of the first prompt, then let the next prompt have its turn."""
         rows = job.rows if job.rows is not None else self._slots.open(job)
         start, size, offset = job.filled, len(job.ids), job.seat.offset
-        stop = size if self._order.whole else min(start + self.limits.prefill_chunk, size)
+        stop = size if job.order.whole else min(start + self.limits.prefill_chunk, size)
         rows.reserve(1, size + offset)
-        columns = start + offset, stop + offset
-        hidden = self._order.hidden(job.ids, columns, offset)
+        hidden = job.order.hidden(start, stop, offset)
         logits = self._forward(
             [job],
-            rows.one(0, *columns),
+            rows.one(0, start + offset, stop + offset),
             [job.ids[start:stop]],
-            self._order.positions(job.ids, start, stop)[None],
+            job.order.positions(start, stop)[None],
             None if hidden is None else self._mask(hidden)[None, None],  # (1, 1, T, L)
         )
         job.filled = stop
@@ -191,7 +190,7 @@ class Scheduler:
             rows = batch.all(columns.to(self.device), stop)
             mask = self._mask(torch.arange(stop) > columns[:, None])[:, None, None]  # (B, 1, 1, L)
         positions = [
-            self._order.positions(job.ids, length - 1, length)
+            job.order.positions(length - 1, length)
             for job, length in zip(jobs, lengths, strict=True)
         ]
         ids = [[job.ids[-1]] for job in jobs]

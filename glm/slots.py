@@ -11,13 +11,11 @@ Lengths are of ids; the cache of a job whose adapter has a prefix is longer by t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 
 from glm.job import Job
 from glm.rows import Rows
 from glm.seats import JOIN
-
-Shared = Callable[[Sequence[int], int], int]
 
 
 class Kept:
@@ -34,10 +32,8 @@ class Kept:
 class Slots:
     """`prefilling` jobs in turn, `decoding` jobs (job i has row i of `batch`), and kept caches."""
 
-    def __init__(self, count: int, reuse: bool = True, usable: Shared | None = None) -> None:
-        """`usable(ids, same)`: how much of the `same` first ids of a cache holds for a prompt."""
+    def __init__(self, count: int, reuse: bool = True) -> None:
         self.count, self.reuse = count, reuse
-        self._usable: Shared = usable or (lambda ids, same: same)
         self.prefilling: deque[Job] = deque()
         self.decoding: list[Job] = []
         self.batch = Rows()
@@ -123,12 +119,12 @@ class Slots:
         most, kept, busy = 0, None, None
         for one in self._kept:
             if one.adapter == job.request.adapter:
-                same = self._usable(job.ids, common(one.ids, job.ids))
+                same = job.order.usable(common(one.ids, job.ids))
                 if same > most:
                     most, kept = same, one
         for other in self.jobs:
             if other is not job and other.request.adapter == job.request.adapter:
-                same = self._usable(job.ids, min(common(other.ids, job.ids), other.filled))
+                same = job.order.usable(min(common(other.ids, job.ids), other.filled))
                 if same > most:
                     most, busy = same, other
         length = min(most, len(job.ids) - 1)

@@ -3,7 +3,7 @@
 Text is always encoded as text: no string a user, a tool or a file holds ever becomes a control
 id. Control ids come from the checkpoint: they follow the sentencepiece vocabulary in a fixed
 order (THUDM/chatglm3-6b, tokenization_chatglm.py). Other vocabularies have the same shape,
-vocabulary.py: rank_tokenizer.py (GLM-4), hub_tokenizer.py. Not covered: ChatGLM-6B v1.
+vocabulary.py: ice_tokenizer.py (ChatGLM-6B v1), rank_tokenizer.py (GLM-4), hub_tokenizer.py.
 """
 
 from __future__ import annotations
@@ -28,6 +28,16 @@ SPECIALS = (
     "<|user|>",
     "<|assistant|>",
     "<|observation|>",
+)
+ICE_SPECIALS = (
+    "[MASK]",
+    "[gMASK]",
+    "[sMASK]",
+    "<unused_0>",
+    "<sop>",
+    "<eop>",
+    "<ENC>",
+    "<dBLOCK>",
 )
 GLM4_SPECIALS = (
     "<|endoftext|>",

@@ -22,6 +22,7 @@ from glm.messages import CallText, Conversation, Event, Message, Text, Thinking,
 from glm.rank_tokenizer import RankTokenizer
 from glm.tokenizer import GLM4_SPECIALS, Tokenizer
 from tests.shared_files import tokenizer_file
+from tests.tiny_ice import ice
 
 TAGS = (
     *("<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"),
@@ -97,6 +98,7 @@ class Desk:
 def desks() -> dict[str, Callable[[], Desk]]:
     """Name -> how to make it; made once, when a test asks."""
     return {
+        "chatglm": lambda: Desk("chatglm", DIALECTS["chatglm"](ice()), calls=False),
         "chatglm2": lambda: Desk("chatglm2", DIALECTS["chatglm2"](chatglm()), calls=False),
         "chatglm3": lambda: Desk("chatglm3", DIALECTS["chatglm3"](chatglm())),
         "glm4": lambda: Desk("glm4", DIALECTS["glm4"](ranks())),

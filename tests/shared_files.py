@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 GOLDEN = SHARED / "golden"
 CHATGLM3_TOKENIZER = SHARED / "tokenizers" / "chatglm3-6b" / "tokenizer.model"
+ICE_TEXT = SHARED / "tokenizers" / "chatglm-6b" / "ice_text.model"
 TINY = ROOT / "assets" / "tiny"
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from glm.dialects.base import Dialect, Parser, Piece, RoleToken
+from glm.dialects.chatglm import ChatGLM
 from glm.dialects.chatglm2 import ChatGLM2
 from glm.dialects.chatglm3 import ChatGLM3
 from glm.dialects.glm4 import GLM4, GLMZ1
@@ -12,6 +13,7 @@ from glm.dialects.template import Template
 
 # name -> what makes the dialect of the tokenizer of a checkpoint
 DIALECTS: dict[str, Callable[[Any], Dialect]] = {
+    "chatglm": ChatGLM,
     "chatglm2": ChatGLM2,
     "chatglm3": ChatGLM3,
     "glm4": GLM4,

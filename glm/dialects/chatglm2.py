@@ -13,6 +13,7 @@ from glm.dialects.base import Piece, RoleToken
 from glm.errors import BadRequest
 from glm.messages import Conversation, Event, Message, Sampling, Text, ToolSpec
 from glm.tokenizer import Tokenizer
+from glm.vocabulary import Vocabulary
 
 
 class ChatGLM2:
@@ -67,7 +68,7 @@ class ChatGLM2:
 class PlainParser:
     """Ids of an answer that is text and nothing else."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: tuple[int, ...]) -> None:
+    def __init__(self, tokenizer: Vocabulary, stop: tuple[int, ...]) -> None:
         self._decoder, self._stop = tokenizer.decoder(), stop
         self._texts: list[str] = []
         self._ended = False
