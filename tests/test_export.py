@@ -154,17 +154,37 @@ def test_a_tensor_that_is_written_wrong_is_noticed(folder, tmp_path):
         native.check(source, written, lambda text, part: None)
 
 
-def test_a_native_folder_becomes_the_original_again(tmp_path, folder, monkeypatch):
-    for changes in ({}, {"rope_ratio": 50}):
-        folder = checkpoint(tmp_path / f"m{len(changes)}", **changes)
-        source = Source(recognise(folder))
-        from glm.export.layout import original_config
+@pytest.mark.parametrize(
+    ("name", "ratio", "family"),
+    [("m", 1, "ChatGLM3"), ("chatglm3-6b-32k", 50, "ChatGLM3"), ("chatglm2-6b-32k", 4, "ChatGLM2")],
+)
+def test_a_native_folder_opens_here_and_becomes_the_original_again(tmp_path, name, ratio, family):
+    first = checkpoint(tmp_path / name, rope_ratio=ratio)
+    export(Wanted(first, tmp_path / "native", "native"))
+    info = recognise(tmp_path / "native")
+    assert (info.family, info.arch, info.context) == (family, "native", 256)
+    export(Wanted(tmp_path / "native", tmp_path / "again", "hub"))
+    ours, theirs = (load_file(folder / FILE) for folder in (first, tmp_path / "again"))
+    assert set(ours) == set(theirs)
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    before, after = (recognise(folder).config for folder in (first, tmp_path / "again"))
+    for key in ("num_layers", "padded_vocab_size", "seq_length", "kv_channels", "rmsnorm"):
+        assert before[key] == after[key]
+    assert (after.get("rope_ratio", 1), family) == (
+        ratio,
+        recognise(first).family.partition("-")[0],
+    )
+    again = logits(load_model(recognise(tmp_path / "again"), "cpu", "float32"))
+    assert torch.equal(again, logits(load_model(recognise(first), "cpu", "float32")))
 
-        config = native.glm_config(source)
-        back = original_config(config)
-        for key in ("num_layers", "padded_vocab_size", "seq_length", "kv_channels", "rmsnorm"):
-            assert back[key] == source.info.config[key]
-        assert back.get("rope_ratio", 1) == changes.get("rope_ratio", 1)
+
+def test_a_native_folder_takes_an_adapter_and_stays_native(folder, tmp_path, open_lora):
+    export(Wanted(folder, tmp_path / "one", "native"))
+    export(Wanted(tmp_path / "one", tmp_path / "two", "native", adapter="lora"))
+    export(Wanted(folder, tmp_path / "direct", "native", adapter="lora"))
+    assert torch.equal(logits(plain(tmp_path / "two")), logits(plain(tmp_path / "direct")))
+    tokens = [(tmp_path / name / "tokenizer.json").read_bytes() for name in ("two", "direct")]
+    assert tokens[0] == tokens[1]
 
 
 def test_the_dtype_can_be_chosen(folder, tmp_path):

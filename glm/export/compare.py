@@ -15,7 +15,7 @@ import torch
 
 from glm.adapters.values import LoraPart
 from glm.errors import CheckpointError
-from glm.export.source import Source
+from glm.export.source import Source, model_config
 from glm.export.tensors import Planned, Weights
 from glm.export.values import AUTO, Progress, Verdict
 from glm.load import load_model, pick_device, pick_dtype
@@ -151,9 +151,8 @@ def _beside(part: LoraPart, weight: torch.Tensor) -> Callable[..., torch.Tensor]
 
 def _ids(source: Source) -> list[int]:
     """The same ids every time; ChatGLM-6B's prompts end with two marks its mask needs."""
-    config = source.info.config
-    size = min(config.get(key) or 300 for key in ("vocab_size", "padded_vocab_size"))
-    ids = [5 + 37 * number % (min(size, 60_000) - 5) for number in range(FIXED)]
+    config = model_config(source.info)
+    ids = [5 + 37 * number % (min(config.vocab_size, 60_000) - 5) for number in range(FIXED)]
     if source.info.arch == "chatglm1":
-        ids += [config["gmask_token_id"], config["bos_token_id"]]
+        ids += [config.gmask_token_id, config.bos_token_id]
     return ids

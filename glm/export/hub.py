@@ -30,7 +30,7 @@ def write(source: Source, folder: Path, progress: Progress) -> None:
     dtype = str(kinds.pop()).removeprefix("torch.") if len(kinds) == 1 else None
     config = {key: value for key, value in config.items() if key != "auto_map"}
     config["torch_dtype"] = dtype or config.get("torch_dtype")
-    config["_name_or_path"] = config.get("_name_or_path") or source.info.name
+    config["_name_or_path"] = _name(source)
     beside.write_json(folder / "config.json", config)
     beside.copy_tokenizer(source, folder)
     kept = beside.read_json(source.info.tokenizer.parent / "tokenizer_config.json")
@@ -61,6 +61,13 @@ def plan(source: Source) -> Iterator[Planned]:
         parts.setdefault(rows.name, []).append(name)
     for written, names in parts.items():
         yield _joined(source, written, names)
+
+
+def _name(source: Source) -> str:
+    """A name that tells ChatGLM2 from 3, which nothing else in the layout does."""
+    name = str(source.info.config.get("_name_or_path") or source.info.name)
+    second = source.info.dialect == "chatglm2" and "chatglm2" not in name.lower()
+    return f"chatglm2-{name}" if second else name
 
 
 def _joined(source: Source, written: str, names: list[str]) -> Planned:
