@@ -13,7 +13,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from glm.errors import GlmError
+from glm.errors import AlphaNeeded, GlmError
 from glm.export import DTYPES, TARGETS, Wanted, export
 
 
@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         written = export(wanted, screen)
     except GlmError as error:
         screen.done()
-        print(error, file=sys.stderr)
+        more = " (--alpha 32)" if isinstance(error, AlphaNeeded) else ""
+        print(f"{error}{more}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         screen.done()

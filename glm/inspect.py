@@ -74,7 +74,8 @@ def lines(report: Report) -> Iterator[str]:
         yield f"  {label:<12} {value}"
     if report.memory:
         needs = ", ".join(f"{name} {_bytes(size)}" for name, size in report.memory.items())
-        yield f"  {'memory':<12} {needs}, and the conversation's"
+        more = ", and the conversation's" if report.kind == "model" else ""
+        yield f"  {'memory':<12} {needs}{more}"
     for name, size in report.files[:SHOWN]:
         yield f"    {_bytes(size):>9}  {name}"
     if len(report.files) > SHOWN:
@@ -247,8 +248,8 @@ def _adapter(place: Path, kind: str) -> Report:
         files=_files(place),
         memory={"adapter": about.bytes} if about.bytes else {},
         notes=about.warnings,
-        next=f"python -m glm.convert {shlex.quote(about.base or 'BASE')} NEW_FOLDER --to native "
-        f"--adapter {shlex.quote(str(place))}",
+        next=f"python -m glm.convert {shlex.quote(about.base or 'BASE')} NEW_FOLDER "
+        f"--to {'peft' if about.tokens else 'native'} --adapter {shlex.quote(str(place))}",
     )
 
 
