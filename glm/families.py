@@ -100,6 +100,13 @@ def _fourth_seven(clues: Clues) -> bool:
     return clues.kind.startswith("glm4_moe") and (close or clues.named("4.7", "4_7"))
 
 
+def _exported(clues: Clues, mark: str = "") -> bool:
+    """A ChatGLM2/3 on the native Glm classes, as glm/export/native.py writes it; GLM-4's own
+    templates have <sop>.
+    """
+    return clues.kind == "glm" and "]sop" in clues.template and mark in clues.template
+
+
 def _no_template(clues: Clues) -> bool:
     return clues.named("base") or not clues.template
 
@@ -177,6 +184,22 @@ FAMILIES: tuple[Family, ...] = (
         "native",
         "hub",
         base=_no_template,
+    ),
+    Family(
+        "ChatGLM2",
+        lambda clues: _exported(clues, "[Round "),
+        "model_type glm with ChatGLM2's chat template",
+        "chatglm2",
+        "native",
+        "sentencepiece",
+    ),
+    Family(
+        "ChatGLM3",
+        _exported,
+        "model_type glm with ChatGLM3's chat template",
+        "chatglm3",
+        "native",
+        "sentencepiece",
     ),
     Family(
         "GLM-4",
