@@ -102,7 +102,8 @@ class LocalEngine:
     @property
     def model_bytes(self) -> int:
         """Memory that the weights take, on whatever device; mapped files count."""
-        return self._scheduler.seats.model_bytes
+        size: int = self._scheduler.seats.model_bytes
+        return size
 
     @property
     def adapter_bytes(self) -> int:
