@@ -5,6 +5,7 @@ No remote code, no pickle that is not weights_only, no network.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers.utils import logging
 
+from glm import quantise
 from glm.errors import CheckpointError
 from glm.models.chatglm import ChatGLMConfig, ChatGLMForCausalLM
+from glm.packed import packed_bits, unpacked_state, without_packing
 from glm.recognise import ModelInfo
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -56,36 +59,50 @@ def pick_dtype(wanted: str, device: torch.device, parameters: int) -> torch.dtyp
     return torch.float16 if device.type == "mps" else torch.bfloat16
 
 
-def load_model(info: ModelInfo, device: str = "auto", dtype: str = "auto") -> ChatGLMForCausalLM:
-    """The model of a checkpoint, in eval mode, on its device.
+def load_model(
+    info: ModelInfo, device: str = "auto", dtype: str = "auto", bits: int | None = None
+) -> ChatGLMForCausalLM:
+    """The model of a checkpoint, in eval mode, on its device; with `bits` quantised as it loads.
 
-    Raises CheckpointError naming the file or weight: missing, truncated, of another shape, not
-    finite, a pickle with code in it, or too large for the memory.
+    Packed int4 and int8 checkpoints are unpacked, and quantised anew if `bits` says so. Raises
+    CheckpointError naming the file or weight: missing, truncated, of another shape, not finite,
+    a pickle with code in it, or too large for the memory.
     """
     where = pick_device(device)
     kind = pick_dtype(dtype, where, info.parameters)
     for file in info.weights:
         _check_file(file)
-    model, report = _from_pretrained(info, kind)
+    options = quantise.load_options(info.config, bits, kind, where) if bits else {}
+    model, report = _from_pretrained(info, kind, options)
     _check_report(info, report)
     try:
-        model = model.to(where).eval()
+        if bits:
+            quantise.finish(model)
+        else:
+            model = model.to(where)
     except (RuntimeError, MemoryError) as error:
         raise CheckpointError(_no_memory(info, error)) from error
-    _check_finite(info, model)
+    model = model.eval()
+    _check_finite(info, model, bits)
     return model
 
 
-def _from_pretrained(info: ModelInfo, kind: torch.dtype) -> tuple[ChatGLMForCausalLM, Any]:
+def _from_pretrained(
+    info: ModelInfo, kind: torch.dtype, options: dict[str, Any]
+) -> tuple[ChatGLMForCausalLM, Any]:
     try:
-        config = ChatGLMConfig.from_dict(dict(info.config))
+        path: str | None = str(info.path)
+        if packed_bits(info.config):
+            path, options = None, {**options, "state_dict": unpacked_state(info, kind)}
+        config = ChatGLMConfig.from_dict(without_packing(info.config))
         return ChatGLMForCausalLM.from_pretrained(
-            str(info.path),
+            path,
             config=config,
             dtype=kind,
             local_files_only=True,
             output_loading_info=True,
             use_safetensors=info.weights[0].suffix == ".safetensors",
+            **options,
         )
     except MemoryError as error:
         raise CheckpointError(_no_memory(info, error)) from error
@@ -124,17 +141,21 @@ def _check_report(info: ModelInfo, report: Any) -> None:
             raise CheckpointError(f"{info.path} {verb} {', '.join(names[:3])}{more}")
 
 
-def _check_finite(info: ModelInfo, model: torch.nn.Module) -> None:
-    """NaN weights: all of a small model, one forward pass of a large one."""
-    size = sum(p.numel() * p.element_size() for p in model.parameters())
-    if size > CHECKED_BYTES:
-        with torch.inference_mode():
+def _check_finite(info: ModelInfo, model: torch.nn.Module, bits: int | None) -> None:
+    """NaN weights: all of a small model, one forward pass of a large or quantised one."""
+    large = sum(p.numel() * p.element_size() for p in model.parameters()) > CHECKED_BYTES
+    finite = True
+    if large or bits:
+        with torch.inference_mode(), quantise.as_loaded(model) if bits else nullcontext():
             ids = torch.zeros((1, 2), dtype=torch.long, device=next(model.parameters()).device)
-            if bool(torch.isfinite(model(input_ids=ids).logits).all()):
-                return
+            finite = bool(torch.isfinite(model(input_ids=ids).logits).all())
+    if large and finite:
+        return
     for name, weight in model.named_parameters():
         if not bool(torch.isfinite(weight).all()):
             raise CheckpointError(f"{info.path}: the weight {name} holds NaN or infinity")
+    if not finite and bits:
+        raise CheckpointError(f"{info.path} computes NaN or infinity in {bits} bit")
 
 
 def _no_memory(info: ModelInfo, error: BaseException) -> str:

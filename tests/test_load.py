@@ -131,7 +131,6 @@ def change(folder, name, tensor):
 
 REFUSED = {
     "v1": ({"position_encoding_2d": True}, "v1"),
-    "packed": ({"quantization_bit": 4}, "packed int4"),
     "other architecture": ({"rmsnorm": False}, "rmsnorm=False is not supported"),
     "another model": ({"model_type": "llama"}, "'llama' is not a ChatGLM2/3 checkpoint"),
     "p-tuning": ({"pre_seq_len": 128}, "P-Tuning checkpoint; open its base model"),
