@@ -26,7 +26,7 @@ from glm.errors import CheckpointError
 from glm.recognise import ModelInfo
 
 SCALE = "_scale"
-ROWS = 512  # unpacked at a time: what is held beside the result
+CELLS = 1 << 18  # unpacked at a time: what is held beside the result
 KEYS = ("quantization_bit", "quantization_embeddings")
 
 
@@ -62,8 +62,9 @@ def unpack(
     """The matrix of a packed weight. Each product is exact and rounded once, to `dtype`."""
     rows, columns = weight.shape
     out = torch.empty(rows, columns * 8 // bits, dtype=dtype)  # (out, in)
-    for start in range(0, rows, ROWS):
-        part = slice(start, start + ROWS)
+    step = max(1, CELLS // max(1, columns))
+    for start in range(0, rows, step):
+        part = slice(start, start + step)
         values = weight[part]
         if bits == 4:
             low = (values << 4) >> 4  # the shift to the right repeats the sign

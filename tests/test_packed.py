@@ -43,7 +43,7 @@ def test_the_even_column_is_the_high_half_of_a_byte():
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_a_matrix_comes_back_as_the_rounded_products(bits, dtype):
-    weight = torch.randn(3000, 64)  # more rows than are unpacked at a time
+    weight = torch.randn(10_000, 64)  # more than is unpacked at a time
     weight[:3] *= torch.tensor([1e-3, 1e2, 1.0])[:, None]
     packed, scale = pack(weight, bits)
     assert torch.equal(unpack(packed, scale, bits, dtype), unpacked(weight, bits).to(dtype))
