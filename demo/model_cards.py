@@ -33,13 +33,15 @@ class Now:
     number_type: str
     models: Sequence[str]
     operator: bool
+    error: Any = None  # what fewer bits have cost: glm.quantisation_error.QuantisationError
 
 
 def now(manager: Manager, operator: bool) -> Now:
     """One look, so that what is drawn belongs together."""
     how = manager.how
     kind = manager.number_type or ("" if how.dtype == "auto" else how.dtype)
-    return Now(manager.state(), manager.memory(), how.bits, kind, manager.models(), operator)
+    names, error = manager.models(), manager.quantised
+    return Now(manager.state(), manager.memory(), how.bits, kind, names, operator, error)
 
 
 def answers(seen: Now, say: Say) -> str:
@@ -103,9 +105,20 @@ def _facts(info: ModelInfo, seen: Now, say: Say) -> str:
         ("models.numbers", seen.number_type or say("models.chosen_alone")),
         ("models.quantised", say("models.bits", bits=packed) if packed else say("models.none")),
     ]
+    if seen.error is not None:
+        rows.append(("models.error", _error(seen.error, say)))
     if adapters and not seen.operator:
         rows.append(("models.adapters", ", ".join(adapters)))
     return facts((say(key), value) for key, value in rows)
+
+
+def _error(found: Any, say: Say) -> str:
+    """What quantising has cost, measured when the model was opened."""
+    words = say("models.error_weights", share=f"{found.weights:.1%}")
+    if found.logits is None:
+        return words
+    values = {"share": f"{found.logits:.1%}", "same": found.same, "places": found.places}
+    return f"{say('models.error_logits', **values)} · {words}"
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> str:

@@ -1,7 +1,7 @@
 """What can be opened or added: a folder, a file or a hub id, looked at before anything is loaded.
 
-The one place where the page meets the parts of glm/ that look at files. Each is imported when it
-is first asked; where one is missing, what it would have said is left out.
+The one place where the page meets the parts of glm/ that look at files. What brings torch is
+imported when it is first asked.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+import glm.export
 from demo import models
 from demo.text import Refused
+from glm.adapters.sources import looks_like_adapter
 from glm.adapters.values import AdapterInfo
 from glm.errors import CheckpointError, GlmError
-from glm.hub import is_hub_id
+from glm.hub import cached_models, find_folders, is_hub_id
+from glm.inspect import inspect
 from glm.recognise import EMBEDDED, ModelInfo, recognise
 
 Kind = Literal["model", "adapter", "hub", "nothing"]
@@ -87,9 +89,8 @@ def look(at: str) -> Find:
 
 def _look_in(path: Path) -> Find:
     at = str(path)
-    reason = adapter_reason(path)
-    if reason:
-        return _adapter(path, reason)
+    if looks_like_adapter(path):
+        return _adapter(path)
     try:
         info = recognise(path)
     except CheckpointError as error:
@@ -98,13 +99,11 @@ def _look_in(path: Path) -> Find:
     return Find(at, "model", info.name, info.reason, info, None, info.parameters, size)
 
 
-def _adapter(path: Path, reason: str) -> Find:
+def _adapter(path: Path) -> Find:
     try:
         known = describe(path)
     except GlmError as error:
         return Find(str(path), "nothing", path.name, str(error))
-    if known is None:
-        return Find(str(path), "adapter", path.name, reason)
     return Find(str(path), "adapter", path.name, known.reason, None, known, 0, known.bytes)
 
 
@@ -119,19 +118,7 @@ def below(folder: Path) -> list[Find]:
     """Models and adapters in a folder and below it. Raises Refused."""
     if not folder.is_dir():
         raise Refused("models.no_folder", path=folder)
-    search = _part("glm.hub", "find_folders") or _children
-    return [_look_in(Path(path)) for path in list(search(folder))[:MOST]]
-
-
-def _children(folder: Path) -> Iterable[Path]:
-    """The folder and what is directly in it."""
-    try:
-        inside = sorted(path for path in folder.iterdir() if path.is_dir())
-    except OSError:
-        inside = []
-    for path in (folder, *inside):
-        if any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
-            yield path
+    return [_look_in(path) for path in find_folders(folder)[:MOST]]
 
 
 def built_in() -> Find:
@@ -141,42 +128,28 @@ def built_in() -> Find:
 
 def cached() -> list[tuple[str, Path]]:
     """Hub models whose files are on this machine."""
-    found = _part("glm.hub", "cached_models")
-    return [(str(id), Path(path)) for id, path in found()] if found else []
+    return cached_models()
 
 
-def adapter_reason(path: Path) -> str | None:
-    """Why something is an adapter and no model; None where it is not."""
-    tells = _part("glm.adapters", "looks_like_adapter")
-    if tells:
-        found: str | None = tells(path)
-        return found
-    return "adapter_config.json" if (path / "adapter_config.json").is_file() else None
+def describe(path: Path) -> AdapterInfo:
+    """What an adapter's files say. Raises GlmError."""
+    from glm.adapters.opening import describe
 
-
-def describe(path: Path) -> AdapterInfo | None:
-    """What an adapter's files say; None where nothing here can read them. Raises GlmError."""
-    tells = _part("glm.adapters", "describe")
-    return tells(path) if tells else None
+    return describe(path)
 
 
 def report(path: str) -> str:
-    """All that `python -m glm.inspect` says about a path; "" where it cannot."""
-    inspect = _part("glm.inspect", "inspect")
-    try:
-        return str(inspect(path)) if inspect else ""
-    except GlmError:
-        return ""
+    """All that `python -m glm.inspect` says about a path."""
+    return str(inspect(path))
 
 
 def why_not(bits: int | None, info: ModelInfo | None) -> str:
     """Why a model cannot be opened in so many bits, in a sentence; "" where it can."""
     if bits is None:
         return ""
-    tells = _part("glm.quantise", "can_quantise")
-    if tells is None:
-        return "-"
-    return (tells(info.config, bits) if info else None) or ""
+    from glm.quantise import can_quantise
+
+    return (can_quantise(info.config, bits) if info else None) or ""
 
 
 def devices() -> list[str]:
@@ -196,11 +169,8 @@ def hub() -> tuple[str, bool]:
 
 def export(wanted: Exporting, progress: Progress) -> Exported:
     """Write a model or an adapter for another program. Raises GlmError."""
-    write, request = _part("glm.export", "export"), _part("glm.export", "Wanted")
-    if write is None or request is None:
-        raise Refused("models.no_export")
-    done = write(
-        request(
+    done = glm.export.export(
+        glm.export.Wanted(
             model=wanted.model,
             folder=wanted.folder,
             to=wanted.target,
@@ -210,16 +180,6 @@ def export(wanted: Exporting, progress: Progress) -> Exported:
         progress,
     )
     return Exported(done.folder, done.bytes, str(done.verdict), tuple(done.verdict.notes))
-
-
-def _part(module: str, name: str) -> Any:
-    """A function of a part that may not be there."""
-    try:
-        return getattr(import_module(module), name, None)
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            raise
-        return None
 
 
 def _size(files: Iterable[Path]) -> int:

@@ -67,6 +67,7 @@ class Loaded:
     defaults: Sampling
     shelf: Shelf
     how: Opening
+    quantised: Any = None
 
 
 Opener = Callable[[ModelInfo, Opening], Engine]
@@ -85,6 +86,16 @@ def read_adapter(info: ModelInfo, engine: Engine, path: Path, alpha: float | Non
     from glm.adapters.opening import open_adapter
 
     return open_adapter(path, info, engine.config, alpha)  # type: ignore[attr-defined]
+
+
+def quantisation(engine: Engine, info: ModelInfo, dialect: Dialect) -> Any:
+    """The error of a model that was just quantised; None for an engine that has no model here."""
+    model = getattr(engine, "model", None)
+    if model is None:
+        return None
+    from glm.quantisation_error import SAMPLE, measure
+
+    return measure(model, info, dialect.prompt(SAMPLE))
 
 
 class Manager:
@@ -190,10 +201,11 @@ class Manager:
         dialect = DIALECTS[info.dialect](tokens)
         self._progress(f"loading {info.name}", None)
         engine = self._opener(info, how)
+        quantised = quantisation(engine, info, dialect) if how.bits else None
         defaults = family_defaults(info, dialect)
         key = wanted if is_hub_id(wanted) else str(folder.expanduser().resolve())
         shelf = Shelf(engine, key, partial(read_adapter, info, engine), self._catalog)
-        return Loaded(info, engine, dialect, tokens, defaults, shelf, how)
+        return Loaded(info, engine, dialect, tokens, defaults, shelf, how, quantised)
 
     def _swap(self, loaded: Loaded) -> None:
         with self._changed:
@@ -236,6 +248,11 @@ class Manager:
         engine = self._loaded.engine if self._loaded else None
         kind = getattr(getattr(engine, "config", None), "dtype", None)
         return str(kind or "").removeprefix("torch.")
+
+    @property
+    def quantised(self) -> Any:
+        """What opening in fewer bits has cost: a `QuantisationError`, or None."""
+        return self._loaded.quantised if self._loaded else None
 
     def adapters(self) -> list[Shelved]:
         """The adapters that are known for the present base."""

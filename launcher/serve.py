@@ -133,7 +133,7 @@ def make_app(options: Options, data: Path) -> App:
     from glm.store import Store
     from tools.workshop import Workshop
 
-    how = Opening(options.device, options.dtype, tokenizer=options.tokenizer or None)
+    how = Opening(options.device, options.dtype, options.bits, options.tokenizer or None)
     manager = Manager(options.model or None, how, adapter=options.adapter or None, data=data)
     try:
         store = Store(data / "workbench.db")

@@ -67,6 +67,7 @@ PLACES = {
     "accelerate": ("glm/", "finetune/"),
     "safetensors": ("glm/", "finetune/"),
     "sentencepiece": ("glm/", "finetune/"),
+    "bitsandbytes": ("glm/quantise.py", "glm/models/int8.py", "finetune/"),
     "deepspeed": ("finetune/",),
     "tokenizers": ("glm/export/fast_tokenizer.py",),
     "gguf": ("glm/export/gguf.py",),
@@ -221,7 +222,7 @@ def test_every_library_that_is_imported_is_a_pinned_dependency():
         "markdown_it": "markdown-it-py",
         "zmq": "pyzmq",
     }
-    optional = {"bitsandbytes", "msvcrt", "cpm_kernels"}
+    optional = {"msvcrt", "cpm_kernels"}
     wrong = set()
     for path in files("glm", "tools", "finetune", "api", "demo", "launcher"):
         for target in imports(path):

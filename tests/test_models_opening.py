@@ -12,6 +12,8 @@ import pytest
 
 from demo import model_acts, model_finds, model_lists
 from demo.model_fit import fits, need, token_bytes
+from glm import quantise
+from glm.adapters.values import AdapterInfo
 from glm.memory import Memory
 from tests.models_desk import GB, card, end
 from tests.page_desk import BOB, make_desk, visitor
@@ -116,9 +118,9 @@ def test_what_is_no_model_is_told_in_a_sentence(desk, me, tmp_path):
 
 
 def test_a_folder_with_an_adapter_is_offered_to_the_present_model(desk, me, tmp_path, monkeypatch):
-    monkeypatch.setattr(model_finds, "_part", lambda module, name: None)
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "adapter_config.json").write_text("{}")
+    info = AdapterInfo("run", tmp_path / "run", "LoRA", 8, reason="PEFT")
+    monkeypatch.setattr(model_finds, "looks_like_adapter", lambda path: "LoRA")
+    monkeypatch.setattr(model_finds, "describe", lambda path: info)
     found = end(model_acts.look(desk, me, {"at": str(tmp_path / "run")})).value
     shown = model_lists.report(found, desk.app.manager.memory(), "", me.say)
     assert found.kind == "adapter" and 'data-act="m-add"' in shown
@@ -165,11 +167,11 @@ def test_the_hubs_address_is_the_environments(me, monkeypatch):
 def test_quantisation_is_offered_only_where_it_can_be_done(desk, me, other, monkeypatch):
     found = end(model_acts.look(desk, me, {"at": str(other)})).value
     memory = Memory(0, 0, 0, 9 * GB, 16 * GB)
-    parts = {("glm.quantise", "can_quantise"): lambda config, bits: "widths" if bits == 4 else None}
-    monkeypatch.setattr(model_finds, "_part", lambda *wanted: parts.get(wanted))
+    why = {4: "widths", 8: None}
+    monkeypatch.setattr(quantise, "can_quantise", lambda config, bits: why[bits])
     shown = model_lists.report(found, memory, "", me.say)
     assert 'value="8">' in shown and 'value="4" disabled' in shown and 'title="widths"' in shown
-    parts.clear()
+    why[8] = "no"
     shown = model_lists.report(found, memory, "", me.say)
     assert 'value="8" disabled' in shown
 

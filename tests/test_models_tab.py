@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import glm.export
 import glm.manager
 from demo import model_acts, model_cards, model_finds, model_lists
 from demo.app import build
@@ -151,11 +152,7 @@ def test_an_adapter_nobody_opened_yet_is_described_from_its_files(desk, me, tmp_
 
 
 def exporting(monkeypatch, write):
-    parts = {
-        ("glm.export", "export"): write,
-        ("glm.export", "Wanted"): lambda **wanted: SimpleNamespace(**wanted),
-    }
-    monkeypatch.setattr(model_finds, "_part", lambda *wanted: parts.get(wanted))
+    monkeypatch.setattr(glm.export, "export", write)
 
 
 def test_an_export_shows_how_far_it_is_and_the_verdict_of_the_comparison(
@@ -210,8 +207,6 @@ def test_an_export_that_fails_is_a_sentence(desk, me, monkeypatch):
     exporting(monkeypatch, write)
     last = end(model_acts.export(desk, me, {"target": "hub", "folder": "mine"}))
     assert last.failed and "a prefix is in no weights" in last.text
-    monkeypatch.setattr(model_finds, "_part", lambda *wanted: None)
-    assert end(model_acts.export(desk, me, {"target": "hub", "folder": "mine"})).failed
 
 
 # ---- rights, names, events ----

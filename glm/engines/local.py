@@ -95,6 +95,11 @@ class LocalEngine:
         self._scheduler.remove(key)
 
     @property
+    def model(self) -> Any:
+        """What it runs; not to be called while answers are written."""
+        return self._scheduler.model
+
+    @property
     def config(self) -> Any:
         """The model's own description, by transformers."""
         return self._scheduler.seats.config
