@@ -1,0 +1,244 @@
+"""The training loop: transformers' Trainer with our batches, our loss and our checkpoints.
+
+The loss of a step is the sum over all its learnt tokens, of all its batches and processes, over
+their number; so it does not depend on how the rows were dealt out. A step whose loss or gradient
+is no number ends the run before it is learnt from.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from finetune import checkpoints
+from finetune.config import TrainConfig
+from finetune.ends import NotFinite, Stop
+from finetune.methods import Method, Result
+from finetune.progress import Progress
+from finetune.resume import ABOUT, About
+from finetune.run_folder import RunFolder
+from finetune.wiring import Batch, loss_sum, tokens_in
+from glm.adapters.card import Card, write_json
+from glm.recognise import ModelInfo
+
+STREAM = "stream-{}.json"  # of each process: where it stands in the data
+
+
+class Stream(Protocol):
+    """Batches of one process without end; `state` and `load` take it up where it stood."""
+
+    @property
+    def epoch(self) -> float: ...
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def load(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """All that a loop works with. `dev` are this process's share of the dev batches."""
+
+    model: Any
+    method: Method
+    cfg: TrainConfig
+    info: ModelInfo
+    card: Card
+    about: About
+    run: RunFolder
+    stream: Stream
+    dev: Iterable[Batch] | None
+    stop: Stop
+
+
+class Endless:
+    """A stream as Trainer takes it: a loader that has no length."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.stream)
+
+
+class Watch(TrainerCallback):
+    """Epochs as the data counts them, and the wish to stop."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        state.epoch = self.parts.stream.epoch
+        if self.parts.stop.signal:
+            control.should_save = control.should_training_stop = True
+        return control
+
+
+class Loop(Trainer):
+    """Trains `parts.model` for `parts.about.steps` steps and saves in the run's folder."""
+
+    def __init__(self, parts: Parts, arguments: TrainingArguments) -> None:
+        self.parts = parts
+        super().__init__(model=parts.model, args=arguments, callbacks=[Watch(parts)])
+        self.loss_is_scaled_for_ga = True
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
+        image = parts.cfg.loss_image
+        self.progress = Progress(parts.run, parts.about.steps, self.args.device, image)
+        self.first = self.is_world_process_zero()
+        self._saved_step: int | None = None
+
+    # ---- batches and loss ----
+
+    def get_train_dataloader(self) -> Any:
+        self.progress.meter.start(self.state.global_step)
+        return Endless(self.parts.stream)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> torch.Tensor:
+        """Learnt tokens of the whole step, of all processes."""
+        count = sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in batch_samples)
+        total = self.accelerator.reduce(torch.tensor(count, device=device), reduction="sum")
+        return total.clamp(min=1)
+
+    def compute_loss(
+        self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        self.progress.meter.tokens += tokens_in(inputs)
+        loss = loss_sum(model, inputs) / num_items_in_batch
+        if not math.isfinite(value := float(loss.detach())):
+            raise NotFinite("loss", value, self.state.global_step + 1)
+        return loss * self.accelerator.num_processes  # which average the gradients
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """In fp16 a scaler passes over steps whose gradients are too large; else they are wrong."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        scaled = getattr(self.accelerator, "scaler", None) is not None
+        if norm is not None and not scaled and not math.isfinite(value := float(norm)):
+            raise NotFinite("gradient", value, self.state.global_step + 1)
+        return norm
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """The dev loss per learnt token; all processes take equally many steps."""
+        model = self.model_wrapped
+        model.eval()
+        total = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            for batch, counts in self._dealt(self.parts.dev or ()):
+                batch = self._prepare_inputs(batch)
+                learnt = (batch["labels"][:, 1:] != -100).sum()
+                total += counts * torch.stack((loss_sum(model, batch).double(), learnt.double()))
+        total = self.accelerator.reduce(total, reduction="sum")
+        loss = float(total[0] / total[1].clamp(min=1))
+        model.train()
+        self.log({"eval_loss": loss})
+        self._stop_early()
+        return {"eval_loss": loss}
+
+    def _dealt(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, int]]:
+        """This process's batches; those that only keep step with the others count 0."""
+        world, rank = self.args.world_size, self.args.process_index
+        mine: Batch | None = None
+        number = -1
+        for number, batch in enumerate(batches):
+            if number % world == rank or mine is None:
+                mine = batch
+            if number % world == world - 1:
+                yield mine, 1
+        if mine is not None and (rest := (number + 1) % world):
+            yield mine, int(rank < rest)
+
+    def _determine_best_metric(self, metrics: Any, trial: Any) -> bool:
+        """A better dev loss is saved at once."""
+        better = super()._determine_best_metric(metrics, trial)
+        self.control.should_save |= better
+        return better
+
+    def _stop_early(self) -> None:
+        patience = self.parts.cfg.early_stopping
+        losses = [row["eval_loss"] for row in self.state.log_history if "eval_loss" in row]
+        since = len(losses) - 1 - losses.index(min(losses))
+        if patience and since >= patience:
+            self.parts.run.say(f"no better dev loss in {since} measurements: stopping early")
+            self.control.should_training_stop = self.control.should_save = True
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Our line instead of a dictionary; reporting goes by Trainer's own callbacks."""
+        state = self.state
+        if "loss" in logs:
+            tokens = torch.tensor(self.progress.meter.tokens, device=self.args.device)
+            tokens = int(self.accelerator.reduce(tokens, reduction="sum"))
+        super().log(logs)
+        if not self.first:
+            return
+        if "loss" in logs:
+            named = {"loss": "loss", "learning_rate": "lr", "grad_norm": "grad_norm"}
+            values = {new: float(logs[old]) for old, new in named.items() if old in logs}
+            self.progress.train(state.global_step, state.epoch or 0.0, values, tokens)
+        elif "eval_loss" in logs:
+            self.progress.dev(state.global_step, state.epoch or 0.0, logs["eval_loss"])
+
+    # ---- checkpoints ----
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        step, run = self.state.global_step, self.parts.run
+        if self._saved_step == step:
+            return
+        part = run.checkpoints / f".partial-{step}"
+        if self.first:
+            part = checkpoints.begin(run.checkpoints, step)
+        self.accelerator.wait_for_everyone()
+        self.save_model(str(part), _internal_call=True)
+        result = tuple(sorted(path.name for path in part.iterdir() if path.is_file()))
+        self.accelerator.wait_for_everyone()
+        self._save_optimizer_and_scheduler(str(part))
+        self._save_scaler(str(part))
+        self._save_rng_state(str(part))
+        write_json(part / STREAM.format(self.args.process_index), self.parts.stream.state())
+        if self.first:
+            self.state.save_to_json(str(part / "trainer_state.json"))
+            write_json(part / ABOUT, asdict(self.parts.about))
+        self.accelerator.wait_for_everyone()
+        if self.first:
+            self._finish(part, step, result)
+        self.accelerator.wait_for_everyone()
+        self._saved_step = step
+
+    def _finish(self, part: Path, step: int, result: tuple[str, ...]) -> None:
+        """The first process gives the checkpoint its name and tells what came of it."""
+        found = checkpoints.finish(part, step, result)
+        best = self.state.best_global_step
+        checkpoints.rotate(found.path.parent, self.parts.cfg.keep_checkpoints, best)
+        if best == step and self.state.best_metric is not None:
+            self.progress.better(self.state.best_metric, found.path)
+        self.progress.draw()
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """What users open. `state_dict` was gathered from the processes."""
+        if self.args.should_save:
+            parts = self.parts
+            model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+            parts.method.save(model, Path(str(output_dir)), Result(parts.card, parts.info, state_dict))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            self.parts.method.load(self.model, Path(resume_from_checkpoint))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Random numbers, and the place in the data."""
+        super()._load_rng_state(checkpoint)
+        if checkpoint is not None:
+            file = Path(checkpoint) / STREAM.format(self.args.process_index)
+            self.parts.stream.load(json.loads(file.read_text(encoding="utf-8")))
