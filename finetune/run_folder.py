@@ -1,6 +1,6 @@
 """A training run is a folder; this is who may write in it, and how a run ended.
 
-    config.yaml command.json pid train.log metrics.jsonl exit_code loss.png checkpoints/ adapter/
+    config.yaml command.json pid train.log metrics.jsonl exit_code loss.png checkpoints/ adapter/ (model/)
 
 It is all that the trainer and the page share, so either may restart. No torch in here.
 """
@@ -55,6 +55,7 @@ class RunFolder:
         self.picture = path / "loss.png"
         self.checkpoints = path / "checkpoints"
         self.adapter = path / "adapter"
+        self.model = path / "model"
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
