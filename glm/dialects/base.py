@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from glm.messages import Conversation, Event, Message, Role, Sampling, ToolSpec
+from glm.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,9 @@ class Dialect(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def tokenizer(self) -> Vocabulary: ...
 
     @property
     def stop(self) -> tuple[int, ...]:
