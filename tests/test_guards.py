@@ -349,6 +349,7 @@ def test_every_module_says_what_it_is():
         "glm.adapters.sources",
         "glm.adapters.card",
         "glm.dialects",
+        "finetune.layouts",
         "glm.engines.fake",
         "tools.builtin",
         "tools.workshop",

@@ -1,4 +1,4 @@
-"""The mask layouts, one file each, listed here: how a row becomes tokens, which are learnt. No torch.
+"""The mask layouts, one file each, listed here: tokens of a row, which are learnt. No torch.
 
     layout = choose("auto", dialect)
     made = layout.encode(conversation, dialect, Limits(max_length=2048))    # Example or Skipped
@@ -15,11 +15,15 @@ from glm.dialects.base import Dialect
 from glm.errors import BadRequest
 
 AUTO = "auto"
-LAYOUTS: dict[str, Layout] = {
-    module.LAYOUT.name: module.LAYOUT
-    for module in (chatglm3, eos_per_turn, alpaca_sft, prompt_response, chatglm1)
-}
-_OF_A_FAMILY = {"chatglm3": chatglm3.LAYOUT, "chatglm": chatglm1.LAYOUT}
+_NAMED: tuple[Layout, ...] = (
+    chatglm3.LAYOUT,
+    eos_per_turn.LAYOUT,
+    alpaca_sft.LAYOUT,
+    prompt_response.LAYOUT,
+    chatglm1.LAYOUT,
+)
+LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _NAMED}
+_OF_A_FAMILY: dict[str, Layout] = {"chatglm3": chatglm3.LAYOUT, "chatglm": chatglm1.LAYOUT}
 
 
 def choose(name: str, dialect: Dialect) -> Layout:
@@ -32,9 +36,7 @@ def choose(name: str, dialect: Dialect) -> Layout:
     layout = LAYOUTS.get(name)
     if layout is not None and _fits(layout, dialect):
         return layout
-    problem = (
-        f"no layout '{name}'" if layout is None else f"the layout {name} is not for this model"
-    )
+    problem = f"the layout {name} is not for this model" if layout else f"no layout '{name}'"
     allowed = [AUTO, *(known for known, it in LAYOUTS.items() if _fits(it, dialect))]
     raise BadRequest(f"{problem} ({dialect.name}); choose one of {', '.join(allowed)}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
@@ -29,11 +30,12 @@ class TurnLayout:
         """The row within the limits, or why there is none."""
         try:
             whole = example(self.render(conversation, dialect))
-            if len(whole.ids) > limits.max_length:
-                whole = self._shorter(whole, conversation, dialect, limits)
+            if len(whole.ids) <= limits.max_length:
+                return useful(whole)
+            shorter = self._shorter(whole, conversation, dialect, limits)
         except BadRequest as error:
             return reason(error)
-        return whole if isinstance(whole, Skipped) else useful(whole)
+        return shorter if isinstance(shorter, Skipped) else useful(shorter)
 
     def _shorter(
         self, whole: Example, conversation: Conversation, dialect: Dialect, limits: Limits
@@ -61,7 +63,7 @@ def rounds(conversation: Conversation) -> list[int]:
     """How many messages there are up to each answer that the user follows, but for the last."""
     messages = conversation.messages
     asked, out = False, []
-    for number, (message, after) in enumerate(zip(messages, messages[1:], strict=False), 1):
+    for number, (message, after) in enumerate(itertools.pairwise(messages), 1):
         asked = asked or message.role == "user"
         ends = message.role == "assistant" and not message.calls and after.role == "user"
         if asked and ends:
