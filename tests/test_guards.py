@@ -349,7 +349,6 @@ def test_every_module_says_what_it_is():
         "glm.adapters.sources",
         "glm.adapters.card",
         "glm.dialects",
-        "finetune.layouts",
         "glm.engines.fake",
         "tools.builtin",
         "tools.workshop",

@@ -1,5 +1,8 @@
 """The mask layouts: what is written, what is learnt, what is cut and what is left out."""
 
+import subprocess
+import sys
+
 import pytest
 
 from finetune.layouts import AUTO, LAYOUTS, NOT_LEARNT, Example, Limits, Skipped, choose
@@ -7,6 +10,7 @@ from finetune.layouts.example import NOTHING_LEARNT
 from glm.errors import BadRequest
 from glm.messages import Conversation, Message, ToolCall, ToolSpec
 from tests.dialect_desk import desk, desks
+from tests.shared_files import ROOT
 from tests.training_desk import chat, chatglm3, encoded, made
 
 TALK = chat("你好", "Hello!", "How are you?", "Well.", system="Be kind.")
@@ -338,3 +342,9 @@ def test_control_tokens_that_a_row_spells_stay_text(name):
     specials = set(chatglm3().tokenizer.special.values()) | {chatglm3().end}
     clean = made(name, chat("x", "y"))
     assert [i for i in example.ids if i in specials] == [i for i in clean.ids if i in specials]
+
+
+@pytest.mark.parametrize("module", ["layouts", "order", "packing", "preview"])
+def test_what_a_row_becomes_is_known_without_torch(module):
+    code = f"import finetune.{module}, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
