@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from glm.dialects import calls, chatglm3_grammar
-from glm.dialects.base import Piece, RoleToken
+from glm.dialects.base import Piece, RoleToken, taught
 from glm.messages import (
     Call,
     CallText,
@@ -71,26 +71,32 @@ class ChatGLM3:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
-        self._role = {role: tokenizer.id(token) for role, token in ROLE_TOKEN.items()}
-        self._start = (tokenizer.id("[gMASK]"), tokenizer.id("sop"))
-        self.stop = (tokenizer.eos, self._role["user"], self._role["tool"])
+        self.role = {role: tokenizer.id(token) for role, token in ROLE_TOKEN.items()}
+        self.start = (tokenizer.id("[gMASK]"), tokenizer.id("sop"))
+        self.end = tokenizer.eos
+        self.stop = (self.end, self.role["user"], self.role["tool"])
 
     def prompt(self, conversation: Conversation) -> tuple[int, ...]:
         """The ids of the conversation and the bare `<|assistant|>` after it."""
         ids = [i for piece in self._turns(conversation) for i in piece.ids]
-        return (*ids, self._role["assistant"])
+        return (*ids, self.role["assistant"])
 
     def render(self, conversation: Conversation) -> Iterator[Piece]:
         """The pieces of a finished conversation, eos at its end.
 
         Learnt: what the assistant writes and the token after it (the next role, or eos), as in
-        the official multi-turn preprocessing. `message.learn` False silences a turn.
+        the official multi-turn preprocessing. `message.learn` False silences a turn, True
+        teaches one of the user or the system, too; what a tool answered is never learnt.
         """
         learn = False
         for piece in self._turns(conversation):
             learn = piece.learn
             yield piece
-        yield Piece((self.tokenizer.eos,), learn)
+        yield Piece((self.end,), learn)
+
+    def raw(self, text: str) -> tuple[int, ...]:
+        """The ids of a text without roles, to be continued."""
+        return (*self.start, *self.tokenizer.encode(text))
 
     def parser(self, tools: Sequence[ToolSpec] = ()) -> ChatGLM3Parser:
         """A parser for one answer."""
@@ -98,12 +104,12 @@ class ChatGLM3:
 
     def grammar(self, tools: Sequence[ToolSpec]) -> str:
         """What an answer with these tools may be. Raises BadRequest, naming the tool at fault."""
-        assistant = self._role["assistant"]
+        assistant = self.role["assistant"]
         return chatglm3_grammar.answer(tools, assistant, self.stop)
 
     def xray(self, ids: Iterable[int]) -> list[RoleToken]:
         """Every token with the role of the block it stands in."""
-        roles = {token: role for role, token in self._role.items()}
+        roles = {token: role for role, token in self.role.items()}
         role: Role | None = None
         out = []
         for piece in self.tokenizer.pieces(ids):
@@ -112,7 +118,7 @@ class ChatGLM3:
         return out
 
     def _turns(self, conversation: Conversation) -> Iterator[Piece]:
-        yield Piece(self._start, False)
+        yield Piece(self.start, False)
         after = False  # does the token after the last block belong to what is learnt?
         blocks = [self._block("system", "", tools_block(conversation.tools))]
         for message in (None, *conversation.messages):
@@ -121,14 +127,14 @@ class ChatGLM3:
             elif not conversation.tools:
                 continue
             for role, body, learn in blocks:
-                yield Piece((self._role[role],), after)
+                yield Piece((self.role[role],), after)
                 yield Piece(body, learn)
                 after = learn
 
     def _message(self, message: Message) -> list[tuple[Role, tuple[int, ...], bool]]:
+        learn = taught(message)
         if message.role != "assistant":
-            return [self._block(message.role, "", message.content)]
-        learn = message.learn is not False
+            return [self._block(message.role, "", message.content, learn)]
         if message.ids is not None and message.vocabulary == self.tokenizer.fingerprint:
             return [("assistant", message.ids, learn)]
         blocks = []
