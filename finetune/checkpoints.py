@@ -53,8 +53,7 @@ def finish(part: Path, step: int, result: tuple[str, ...]) -> Checkpoint:
     """Mark it complete, see it on the disk, and give it its name."""
     names = sorted(path.relative_to(part).as_posix() for path in part.rglob("*") if path.is_file())
     files = {
-        name: {"size": (part / name).stat().st_size, "hash": _digest(part / name)}
-        for name in names
+        name: {"size": (part / name).stat().st_size, "hash": _digest(part / name)} for name in names
     }
     write_json(part / MARK, {"step": step, "result": list(result), "files": files})
     for path in (*part.rglob("*"), part):

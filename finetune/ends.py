@@ -31,11 +31,13 @@ class NotFinite(GlmError):
 
 
 class Stop:
-    """A wish to end, from Ctrl-C or SIGTERM: the step is finished and saved. A second one ends
-    at once."""
+    """A wish to end, from Ctrl-C or SIGTERM: the step is finished and saved; a second one ends at
+    once. `step` is the last one that was finished.
+    """
 
     def __init__(self) -> None:
         self.signal = 0
+        self.step = 0
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -111,5 +113,8 @@ def tell(run: RunFolder, error: BaseException, step: int) -> int:
             run.note(lines)
         except OSError:
             print(lines)
-    run.end(code, f"{sentence}. {how_to_go_on(run)}")
+    if code == REFUSED and not run.begun:
+        run.refuse(code, sentence)
+    else:
+        run.end(code, f"{sentence}. {how_to_go_on(run)}")
     return code

@@ -11,7 +11,6 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -80,6 +79,7 @@ class Watch(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         state.epoch = self.parts.stream.epoch
+        self.parts.stop.step = state.global_step
         if self.parts.stop.signal:
             control.should_save = control.should_training_stop = True
         return control
@@ -90,7 +90,9 @@ class Loop(Trainer):
 
     def __init__(self, parts: Parts, arguments: TrainingArguments) -> None:
         self.parts = parts
-        super().__init__(model=parts.model, args=arguments, callbacks=[Watch(parts)])
+        super().__init__(
+            model=parts.model, args=arguments, eval_dataset=parts.dev, callbacks=[Watch(parts)]
+        )
         self.loss_is_scaled_for_ga = True
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
@@ -112,7 +114,11 @@ class Loop(Trainer):
         return total.clamp(min=1)
 
     def compute_loss(
-        self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
+        self,
+        model: Any,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
     ) -> Any:
         self.progress.meter.tokens += tokens_in(inputs)
         loss = loss_sum(model, inputs) / num_items_in_batch
@@ -130,6 +136,16 @@ class Loop(Trainer):
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """The dev loss per learnt token; all processes take equally many steps."""
+        with self.progress.meter.paused():
+            metrics = {"eval_loss": self._dev_loss()}
+        self.log(dict(metrics))
+        self._stop_early()
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+    def _dev_loss(self) -> float:
         model = self.model_wrapped
         model.eval()
         total = torch.zeros(2, dtype=torch.float64, device=self.args.device)
@@ -139,11 +155,8 @@ class Loop(Trainer):
                 learnt = (batch["labels"][:, 1:] != -100).sum()
                 total += counts * torch.stack((loss_sum(model, batch).double(), learnt.double()))
         total = self.accelerator.reduce(total, reduction="sum")
-        loss = float(total[0] / total[1].clamp(min=1))
         model.train()
-        self.log({"eval_loss": loss})
-        self._stop_early()
-        return {"eval_loss": loss}
+        return float(total[0] / total[1].clamp(min=1))
 
     def _dealt(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, int]]:
         """This process's batches; those that only keep step with the others count 0."""
@@ -191,9 +204,14 @@ class Loop(Trainer):
     # ---- checkpoints ----
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        step, run = self.state.global_step, self.parts.run
-        if self._saved_step == step:
-            return
+        step = self.state.global_step
+        if self._saved_step != step:
+            with self.progress.meter.paused():
+                self._write_checkpoint(step)
+            self._saved_step = step
+
+    def _write_checkpoint(self, step: int) -> None:
+        run = self.parts.run
         part = run.checkpoints / f".partial-{step}"
         if self.first:
             part = checkpoints.begin(run.checkpoints, step)
@@ -212,7 +230,6 @@ class Loop(Trainer):
         if self.first:
             self._finish(part, step, result)
         self.accelerator.wait_for_everyone()
-        self._saved_step = step
 
     def _finish(self, part: Path, step: int, result: tuple[str, ...]) -> None:
         """The first process gives the checkpoint its name and tells what came of it."""
@@ -228,7 +245,9 @@ class Loop(Trainer):
         if self.args.should_save:
             parts = self.parts
             model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-            parts.method.save(model, Path(str(output_dir)), Result(parts.card, parts.info, state_dict))
+            parts.method.save(
+                model, Path(str(output_dir)), Result(parts.card, parts.info, state_dict)
+            )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if self.is_fsdp_enabled:

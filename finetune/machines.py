@@ -91,8 +91,8 @@ def arguments(
 ) -> TrainingArguments:
     """Trainer's own options, from ours; several processes find each other in here."""
     file = launching.deepspeed_file(cfg)
-    if file is not None and device.type == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    if device.type == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else it warns that it found nothing better
     interval = cfg.save_interval or (1 << 40)
     return TrainingArguments(
         output_dir=str(run.checkpoints),
@@ -144,4 +144,3 @@ def turn_on_checkpointing(model: Any) -> None:
     on = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False)]
     if not on:
         raise BadRequest(f"{type(model).__name__} has no gradient checkpointing; turn it off")
-

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from finetune.run_folder import RunFolder
+from glm.memory import read_memory
 
 
 @dataclass
@@ -27,6 +29,15 @@ class Meter:
 
     def start(self, step: int) -> None:
         self.step, self.tokens, self.since = step, 0, time.perf_counter()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What is measured or saved within does not count as training."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.since += time.perf_counter() - began
 
 
 @dataclass
@@ -105,7 +116,7 @@ def memory_in_use(device: torch.device) -> int:
     """The most bytes of a card so far; on a CPU what this process holds."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    return int(psutil.Process().memory_info().rss)
+    return read_memory().process
 
 
 def clock(seconds: float) -> str:

@@ -1,8 +1,9 @@
 """A training run is a folder; this is who may write in it, and how a run ended.
 
-    config.yaml command.json pid train.log metrics.jsonl exit_code loss.png checkpoints/ adapter/ (model/)
+    config.yaml command.json pid train.log metrics.jsonl exit_code loss.png checkpoints/ adapter/
 
-It is all that the trainer and the page share, so either may restart. No torch in here.
+(`model/` in place of `adapter/` where all of a model learnt.) It is all that the trainer and the
+page share, so either may restart. No torch in here.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.adapter = path / "adapter"
         self.model = path / "model"
+        self.begun = False
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
@@ -79,13 +81,17 @@ class RunFolder:
             os.lseek(handle, 0, os.SEEK_SET)
             os.write(handle, json.dumps(about).encode())
             os.fsync(handle)
-            self.exit_code.unlink(missing_ok=True)
             yield
         finally:
             os.close(handle)
 
-    def write_command(self, argv: Sequence[str]) -> None:
-        """What was typed, so that the same can be started again."""
+    def begin(self, argv: Sequence[str]) -> None:
+        """From here on the run is under way: how an earlier one ended here no longer counts.
+
+        Keeps what was typed, so that the same can be started again.
+        """
+        self.begun = True
+        self.exit_code.unlink(missing_ok=True)
         when = time.strftime("%Y-%m-%d %H:%M:%S")
         command = [sys.executable, "-m", "finetune.train", *argv]
         write_json(self.command, {"argv": command, "folder": os.getcwd(), "started": when})
@@ -122,6 +128,13 @@ class RunFolder:
         passing = self.metrics.with_name(".metrics.jsonl")
         passing.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
         passing.replace(self.metrics)
+
+    def refuse(self, code: int, reason: str) -> None:
+        """Nothing begins. How an earlier run ended in this folder stays as it is."""
+        if self.exit_code.is_file() or self.checkpoints.is_dir():
+            print(reason, file=sys.stderr, flush=True)
+        else:
+            self.end(code, reason)
 
     def end(self, code: int, reason: str) -> None:
         """How it ended, for whoever looks later. A full disk may refuse even this."""

@@ -23,7 +23,16 @@ from pathlib import Path
 import numpy
 import torch
 
-from finetune import checkpoints, config, ends, launching, machines, resume, wiring
+from finetune import (
+    before,  # noqa: F401  (first)
+    checkpoints,
+    config,
+    ends,
+    launching,
+    machines,
+    resume,
+    wiring,
+)
 from finetune.checkpoints import Checkpoint
 from finetune.checks import model_problems
 from finetune.config import TrainConfig
@@ -36,8 +45,8 @@ from finetune.options import BadConfig
 from finetune.resume import About
 from finetune.run import farewell
 from finetune.run_folder import InUse, RunFolder
-from glm.adapters.card import Card, base_fingerprint, fingerprint
-from glm.errors import BadRequest, GlmError
+from glm.adapters.card import Card, base_fingerprint
+from glm.errors import BadRequest
 from glm.hub import fetch, is_hub_id
 from glm.load import load_model
 from glm.recognise import EMBEDDED, ModelInfo, recognise
@@ -57,8 +66,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         with ExitStack() as held:
             if crew.first:
                 held.enter_context(run.claimed())
-                run.write_command(words)
-                config.save(replace(cfg, output_dir=str(run.path), resume=""), run.config)
             return _guarded(cfg, run, crew)
     except (BadConfig, InUse, BadRequest) as error:
         print(error, file=sys.stderr)
@@ -86,8 +93,7 @@ def train(cfg: TrainConfig, run: RunFolder, crew: Crew, stop: Stop) -> Loop:
         resume.options(cfg), info.name, base_fingerprint(info), data.hash, crew.world, steps
     )
     if last is not None:
-        about = _same_run(last, about)
-        run.forget_after(last.step) if crew.first else None
+        about, stop.step = _same_run(last, about), last.step
     card = Card(info.name, about.base_hash, info.dialect, data.layout, data.hash, str(run.path))
     arguments.max_steps = about.steps
     parts = Parts(
@@ -95,7 +101,7 @@ def train(cfg: TrainConfig, run: RunFolder, crew: Crew, stop: Stop) -> Loop:
     )
     loop = Loop(parts, arguments)
     if crew.first:
-        _introduce(loop, last)
+        _begin(loop, last)
 
     # ---- loop ----
     with wiring.quantised_as_loaded(model):
@@ -148,8 +154,12 @@ def _same_run(last: Checkpoint, about: About) -> About:
     return replace(about, steps=saved.steps)
 
 
-def _introduce(loop: Loop, last: Checkpoint | None) -> None:
+def _begin(loop: Loop, last: Checkpoint | None) -> None:
+    """Nothing is in the way any more: write down what runs, and say it."""
     parts = loop.parts
+    parts.run.begin(config.to_argv(parts.cfg))
+    config.save(replace(parts.cfg, output_dir=str(parts.run.path), resume=""), parts.run.config)
+    parts.run.forget_after(last.step if last else 0)
     learns = sum(p.numel() for p in parts.model.parameters() if p.requires_grad)
     whole = sum(p.numel() for p in parts.model.parameters())
     parts.run.say(
@@ -184,7 +194,7 @@ def _guarded(cfg: TrainConfig, run: RunFolder, crew: Crew) -> int:
         if not crew.first:
             raise
         checkpoints.clean(run.checkpoints)
-        return ends.tell(run, error, ends.step_of(run))
+        return ends.tell(run, error, stop.step)
     if not crew.first:
         return 0
     if stop.signal:

@@ -77,6 +77,7 @@ PLACES = {
     "jupyter_client": ("tools/kernel.py",),
     "zmq": ("tools/kernel.py",),
     "psutil": (
+        "finetune/run_folder.py",
         "glm/memory.py",
         "tools/kernel.py",
         "tools/process.py",
@@ -353,6 +354,7 @@ def test_every_module_says_what_it_is():
         "glm.adapters.card",
         "glm.dialects",
         "glm.engines.fake",
+        "finetune.resume",
         "tools.builtin",
         "tools.workshop",
         "api.server",

@@ -9,21 +9,22 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
-from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from finetune.methods.values import Result
+from glm import quantise
 from glm.adapters.card import replacing, write_card, write_json
 from glm.adapters.opening import open_adapter
 from glm.adapters.saving import save_peft_lora
 from glm.adapters.sources import PEFT_CONFIG, PEFT_WEIGHTS
-from glm.errors import BadRequest
+from glm.errors import BadRequest, CheckpointError
 from glm.recognise import ModelInfo
 
 if TYPE_CHECKING:
@@ -39,11 +40,21 @@ NATIVE = {
 }
 
 
+@cache
+def peft() -> ModuleType:
+    """PEFT. It brings bitsandbytes, which comes quietly and without code from the hub."""
+    with suppress(CheckpointError):  # it is not installed
+        quantise.library()
+    import peft
+
+    return peft
+
+
 def apply(model: Any, cfg: TrainConfig) -> Any:
     """The model with a fresh LoRA, in fp32 whatever the base is in; the base learns nothing."""
     targets = modules(model, cfg.lora_targets)
     _check_rank(model, targets, cfg.lora_rank)
-    settings = LoraConfig(
+    settings = peft().LoraConfig(
         r=cfg.lora_rank,
         lora_alpha=_plain(cfg.lora_alpha),
         lora_dropout=cfg.lora_dropout,
@@ -53,7 +64,7 @@ def apply(model: Any, cfg: TrainConfig) -> Any:
         task_type="CAUSAL_LM",
     )
     with _old_names():
-        return get_peft_model(model, settings)
+        return peft().get_peft_model(model, settings)
 
 
 def continued(model: Any, path: Path, info: ModelInfo) -> Any:
@@ -63,7 +74,7 @@ def continued(model: Any, path: Path, info: ModelInfo) -> Any:
         raise BadRequest(f"{path} is a {adapter.info.kind}, not a LoRA; use --method ptuning")
     with tempfile.TemporaryDirectory() as folder, _old_names():
         save_peft_lora(adapter, Path(folder), info.name)
-        return PeftModel.from_pretrained(model, folder, is_trainable=True)
+        return peft().PeftModel.from_pretrained(model, folder, is_trainable=True)
 
 
 def modules(model: Any, wanted: tuple[str, ...]) -> list[str]:
@@ -93,7 +104,7 @@ def modules(model: Any, wanted: tuple[str, ...]) -> list[str]:
 def save(model: Any, folder: Path, result: Result) -> None:
     """adapter_model.safetensors, adapter_config.json and our card."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = get_peft_model_state_dict(
+    state = peft().get_peft_model_state_dict(
         model, state_dict=result.weights, save_embedding_layers=False
     )
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
@@ -108,7 +119,7 @@ def save(model: Any, folder: Path, result: Result) -> None:
 
 def load(model: Any, folder: Path) -> None:
     state = load_file(folder / PEFT_WEIGHTS[0])
-    outcome = set_peft_model_state_dict(model, state)
+    outcome = peft().set_peft_model_state_dict(model, state)
     if outcome.unexpected_keys:
         raise BadRequest(f"{folder} has weights of another LoRA: {outcome.unexpected_keys[0]}")
 
