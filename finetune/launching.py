@@ -226,6 +226,8 @@ def machine_problems(
     except ValueError as error:
         yield str(error)
         where = Place(0)
+    if where.nodes > 1 and not config.output_dir:
+        yield "several machines write one run: give --output-dir, on a disk they share"
     cards = 0 if on_cpu(config, machine) else len(machine.gpus)
     if cards and where.processes > cards:
         yield (

@@ -73,14 +73,16 @@ class Option:
             return ", ".join(map(str, self.choices))
         if self.kind == "switch":
             return "true, false" + (", auto" if self.optional else "")
-        low, high = (f"{edge:g}" if math.isfinite(edge) else "" for edge in self._edges)
+        low, high = (_edge(edge) for edge in (self.minimum, self.maximum))
         if low and high:
             return f"{low} to {high}"
         return f"from {low} on" if low else ""
 
-    @property
-    def _edges(self) -> tuple[float, float]:
-        return self.minimum, self.maximum
+
+def _edge(edge: float) -> str:
+    if not math.isfinite(edge):
+        return ""
+    return f"{edge:.0f}" if edge >= 1 and edge == int(edge) else f"{edge:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,7 @@ def normal(name: str) -> str:
 def unknown(config: type, name: str, others: Iterable[str] = ()) -> str:
     """The sentence about a name that is none, with the nearest that is."""
     near = difflib.get_close_matches(normal(name), [*named(config), *others], 1)
-    hint = f"did you mean {near[0]}" if near else "python -m finetune.train --help lists them"
+    hint = f"did you mean {near[0]}" if near else "--help lists all"
     return f"no option has this name; {hint}"
 
 
