@@ -14,7 +14,9 @@ from glm.chat import Options, chat
 from glm.constrain import Constrainer
 from glm.dialects.chatglm2 import ChatGLM2
 from glm.dialects.chatglm3 import ChatGLM3
-from glm.dialects.literals import is_keyword, literal, regular
+from glm.dialects.chatglm3_grammar import is_keyword
+from glm.dialects.literals import literal
+from glm.dialects.regular import regular
 from glm.dialects.schema import plain
 from glm.engines.fake import FakeEngine
 from glm.errors import BadRequest

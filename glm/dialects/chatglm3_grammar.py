@@ -1,64 +1,62 @@
-"""What a ChatGLM3 answer with tools may be, as a grammar over its tokens.
+"""What stands in a ChatGLM3 call after the tool's name, as a grammar: a fenced block of code.
 
-An answer is text, or text (a thought) and calls, or calls; a block of text starts with an empty
-line and is free. A call is a tool's name, a newline and the fenced block that `calls.py` reads;
-after the last call the turn goes to the tool. Nothing that these rules allow is malformed.
+`tool_call(key=value, ...)` with Python literals, or a JSON object where a key can be no keyword;
+the code of the interpreter is free.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import unicodedata
 
-from glm.dialects.literals import Rules
-from glm.dialects.schema import plain
-from glm.errors import BadRequest
+from glm.dialects.literals import JSON, PYTHON, quoted
+from glm.dialects.offered import forms
+from glm.dialects.schema import Schema
+from glm.dialects.value_grammar import Rules, Values
 from glm.messages import ToolSpec
 
 INTERPRETER = "interpreter"
-NAME = re.compile(r"[\w.\-/:]{1,64}")
-ANY_NAME = r"[A-Za-z_][A-Za-z0-9_.\-\/:]{0,63}"
-TEXT = r"/ ?\n(?s:.*)/"
+KEY = r"/[A-Za-z_][A-Za-z0-9_\-]{0,63}/"
+FENCE = r"/ ?```python\n/"
 CODE = r"/ ?```python\n(?s:.*)\n```/"
 
 
-def answer(tools: Sequence[ToolSpec], assistant: int, stop: tuple[int, int, int]) -> str:
-    """The rules, `start` first. `stop` are the ids of the end, of the user and of a tool."""
-    rules = Rules()
-    names = [_escaped(tool.name) for tool in tools if tool.name]
-    other = f"/ ?{ANY_NAME}\\n/" + (f" & ~/ ?({'|'.join(names)})\\n/" if names else "")
-    calls = " | ".join(dict.fromkeys(_call(tool, other, rules) for tool in tools))
-    eos, user, observation = stop
-    return "\n".join(
-        [
-            f"start: text (<[{eos}]> | <[{user}]>) | (text <[{assistant}]>)? calls",
-            f"calls: call (<[{assistant}]> call)* <[{observation}]>",
-            f"text: TEXT (<[{assistant}]> TEXT)*",
-            f"TEXT: {TEXT}",
-            f"call: {calls}",
-            r"FENCE: / ?```python\n/",
-            rules.text(),
-        ]
-    )
+class CallBlocks:
+    """Writes the rules of such blocks."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._python, self._json = Values(rules, PYTHON), Values(rules, JSON)
+
+    def __call__(self, tool: ToolSpec) -> str:
+        """The rule of the block of this tool. Raises BadRequest, naming the tool."""
+        if tool.name == INTERPRETER:
+            return self._rules.add(CODE, terminal=True)
+        found = forms(tool)
+        bodies = [self._free()] if found is None else [*map(self._keywords, found)]
+        return self._rules.add(f'{FENCE} {self._rules.either(bodies)} "\\n```"')
+
+    def _free(self) -> str:
+        return self._call(f"({self._open(self._python.anything(), {})})")
+
+    def _keywords(self, schema: Schema) -> str:
+        properties = schema["properties"]
+        if not all(map(is_keyword, properties)):
+            return self._json.value(schema)
+        if not properties and schema["additionalProperties"] is not False:
+            return self._call(self._open(self._python.value(schema["additionalProperties"]), schema))
+        return self._call(self._python.pairs(schema, lambda key: quoted(f"{key}=")))
+
+    def _open(self, value: str, schema: Schema) -> str:
+        """Any keys with values of this rule."""
+        pair = self._rules.add(f'{self._rules.add(KEY, terminal=True)} "=" {value}')
+        return self._python.repeated(pair, schema, "Properties")
+
+    def _call(self, inside: str) -> str:
+        return self._rules.add(f'"tool_call(" {inside} ")"')
 
 
-def _call(tool: ToolSpec, other: str, rules: Rules) -> str:
-    if tool.name and not NAME.fullmatch(tool.name):
-        raise BadRequest(
-            f"{tool.name!r:.80} is no name for a tool; use up to 64 letters, digits and _ . - / :"
-        )
-    head = f"/ ?{_escaped(tool.name)}\\n/" if tool.name else rules.add(other, terminal=True)
-    if tool.name == INTERPRETER:
-        return rules.add(f"{head} {CODE}")
-    if tool.parameters is None:
-        body = rules.free_arguments()
-    else:
-        try:
-            body = rules.arguments(plain({"type": "object", **tool.parameters}))
-        except BadRequest as error:
-            raise BadRequest(f"the schema of the tool {tool.name!r}: {error}") from error
-    return rules.add(f'{head} FENCE {body} "\\n```"')
-
-
-def _escaped(name: str) -> str:
-    return re.sub(r"[.\-/]", r"\\\g<0>", name)
+def is_keyword(key: str) -> bool:
+    """Can calls.py read `key=value` back as this very key?"""
+    plain = key == key.strip() == unicodedata.normalize("NFKC", key)
+    return bool(key) and plain and key.isprintable() and not re.search(r"""['"()\[\]{}=,\\]""", key)

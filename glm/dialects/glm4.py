@@ -112,5 +112,5 @@ def _parser(thinking: bool, tokenizer: Vocabulary, tools: Sequence[ToolSpec]) ->
     return BlockParser(tokenizer, BlockForm(_read, thinking=thinking))
 
 
-def _read(name: str, body: str) -> Mapping[str, Any]:
+def _read(name: str, body: str, cut: bool) -> Mapping[str, Any]:
     return calls.arguments(body)
