@@ -16,7 +16,7 @@ from glm.dialects import calls
 from glm.dialects.base import Parser, Piece, RoleToken
 from glm.dialects.block_grammar import BlockGrammar
 from glm.dialects.blocks import BlockForm, BlockParser
-from glm.dialects.chatglm3_grammar import INTERPRETER, CallBlocks
+from glm.dialects.code_arguments import INTERPRETER, CodeArguments
 from glm.messages import Conversation, Message, Role, Sampling, ToolCall, ToolSpec
 from glm.tokenizer import Tokenizer
 
@@ -141,4 +141,4 @@ def _read(name: str, body: str, cut: bool) -> Mapping[str, Any]:
 
 
 _FORM = BlockForm(_read, starts=("```", "tool_call(", "{"), dummy_space=True)
-_GRAMMAR = BlockGrammar(CallBlocks, dummy_space=True)
+_GRAMMAR = BlockGrammar(CodeArguments, dummy_space=True)

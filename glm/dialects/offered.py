@@ -10,6 +10,7 @@ from glm.dialects.schema import Schema, plain
 from glm.dialects.value_grammar import Rules
 from glm.errors import BadRequest
 from glm.messages import ToolSpec
+from glm.vocabulary import Vocabulary
 
 NAME = re.compile(r"[\w.\-/:]{1,64}")
 ANY_NAME = r"[A-Za-z_][A-Za-z0-9_.\-\/:]{0,63}"
@@ -18,12 +19,14 @@ ANY_NAME = r"[A-Za-z_][A-Za-z0-9_.\-\/:]{0,63}"
 def forms(tool: ToolSpec) -> list[Schema] | None:
     """The plain schemas of its arguments, each of an object; None when it has no schema.
 
-    Raises BadRequest, naming the tool, when a schema cannot be followed.
+    As where a call is checked (tools/arguments.py), a schema that lists its properties, if only an
+    empty list, and says nothing about others allows none. Raises BadRequest, naming the tool, when a schema cannot be followed.
     """
     if tool.parameters is None:
         return None
     try:
-        schema = plain({"type": "object", **tool.parameters})
+        closed = {"additionalProperties": False} if "properties" in tool.parameters else {}
+        schema = plain({"type": "object", **closed, **tool.parameters})
         found = [form for form in schema.get("anyOf", [schema]) if form.get("type") == "object"]
         if not found:
             raise BadRequest("the arguments of a call are an object")
@@ -52,3 +55,8 @@ class Heads:
             return self._rules.add(f"/{before}{escaped(tool.name)}{after}/", terminal=True)
         others = f" & ~/{before}({self._names}){after}/" if self._names else ""
         return self._rules.add(f"/{before}{ANY_NAME}{after}/{others}", terminal=True)
+
+
+def bytes_known(tokenizer: Vocabulary) -> bool:
+    """Can a grammar be followed token by token? Only some hub tokenizers cannot tell."""
+    return bool(getattr(tokenizer, "bytes_known", True))

@@ -8,7 +8,8 @@ import re
 NOT_REGULAR = re.compile(
     r"\(\?|\\[bBAZzGkgpPWSDCXRKQE0-9uUxN]|(?<!\\)[*+?}][+?]|\[[^\]]*(\[|&&|--|~~)"
 )
-WORD = r"\p{L}\p{Nd}_"  # of \w what both have
+# Of \w and \d what both have; of digits, which differ by the age of Unicode, those of ASCII.
+CLASSES = {r"\w": r"\p{L}0-9_", r"\d": "0-9"}
 ANCHORED = re.compile(r"(\^)?(.*?)(?<!\\)((?:\\\\)*)(\$)?\Z", re.DOTALL)
 
 
@@ -22,8 +23,7 @@ def regular(pattern: str) -> str | None:
     inside += slashes or ""
     if re.search(r"(?<![\[\\])[\^$]", inside) or ((start or end) and _alternates(inside)):
         return None
-    inside = re.sub(r"\[[^\]]*\]", lambda part: part[0].replace(r"\w", WORD), inside)
-    inside = inside.replace(r"\w", f"[{WORD}]").replace("\\/", "/").replace("/", "\\/")
+    inside = _classes(inside)
     before, after = ("" if start else "(?s:.*)"), ("" if end else "(?s:.*)")
     return f"{before}({inside}){after}".replace("\n", "\\n")
 
@@ -31,6 +31,19 @@ def regular(pattern: str) -> str | None:
 def escaped(text: str) -> str:
     """A text as a regular expression that matches it alone."""
     return re.sub(r"[\\.+*?()|\[\]{}^$#&\-~/]", r"\\\g<0>", text).replace("\n", "\\n")
+
+
+def _classes(pattern: str) -> str:
+    """The pattern in the library's words."""
+    out, in_class = [], False
+    for token in re.findall(r"\\.|[^\\]", pattern, re.DOTALL):
+        if token in CLASSES:
+            token = CLASSES[token] if in_class else f"[{CLASSES[token]}]"
+        elif token == "/":
+            token = "\\/"
+        in_class = token == "[" or (in_class and token != "]")
+        out.append(token)
+    return "".join(out)
 
 
 def _alternates(pattern: str) -> bool:

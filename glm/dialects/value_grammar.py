@@ -58,10 +58,12 @@ class Values:
         """Any value; arrays and objects down to `depth` levels."""
         words = [self.string(), self._terminal(NUMBER)]
         words += [self.rules.add(self.notation.booleans), self.notation.null]
-        if depth:
-            words += [self._array_of(self.anything(depth - 1), {})]
-            words += [self._open(self.anything(depth - 1), {})]
-        return self.rules.either(words)
+        return self.rules.either(words + (self.lists_and_objects(depth) if depth else []))
+
+    def lists_and_objects(self, depth: int = ANY_DEPTH) -> list[str]:
+        """The rules of any array and of any object."""
+        item = self.anything(depth - 1)
+        return [self._array_of(item, {}), self._open(item, {})]
 
     def string(self) -> str:
         """Any string."""

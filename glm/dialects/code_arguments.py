@@ -1,4 +1,4 @@
-"""What stands in a ChatGLM3 call after the tool's name, as a grammar: a fenced block of code.
+"""The arguments of a ChatGLM3 call as a fenced block of code, as a grammar.
 
 `tool_call(key=value, ...)` with Python literals, or a JSON object where a key can be no keyword;
 the code of the interpreter is free.
@@ -21,7 +21,7 @@ FENCE = r"/ ?```python\n/"
 CODE = r"/ ?```python\n(?s:.*)\n```/"
 
 
-class CallBlocks:
+class CodeArguments:
     """Writes the rules of such blocks."""
 
     def __init__(self, rules: Rules) -> None:
