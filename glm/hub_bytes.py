@@ -50,7 +50,10 @@ def _like_sentencepiece(steps: list[Mapping[str, Any]]) -> bool:
     if len(steps) == 1 and steps[0].get("type") == "Metaspace":
         return bool(steps[0].get("replacement") == SPACE)
     # In this order, as Llama 2 and Gemma have them; to strip before joining would hit each token.
-    return [step for step in steps if step != _BYTES] in ([_SPACES, _FUSE], [_SPACES, _FUSE, _STRIP])
+    return [step for step in steps if step != _BYTES] in (
+        [_SPACES, _FUSE],
+        [_SPACES, _FUSE, _STRIP],
+    )
 
 
 def _vocabulary(model: Mapping[str, Any]) -> dict[str, int] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import numpy as np
 
 
@@ -22,11 +21,14 @@ class Walk:
 
     def takes(self, *parts):
         """Can the model write these texts (each encoded apart) and control tokens?"""
-        for part in parts:
-            for token in self.ids(part):
-                if not self.allowed()[token]:
-                    return False
-                self.constraint.accept(token)
+        return all(self.follows(self.ids(part)) for part in parts)
+
+    def follows(self, ids):
+        """Can the model write these ids?"""
+        for token in ids:
+            if not self.allowed()[token]:
+                return False
+            self.constraint.accept(token)
         return True
 
     def ids(self, part):
@@ -44,7 +46,9 @@ class Walk:
         tokenizer = self.tokenizer
         raw = [tokenizer.raw(i) for i in range(tokenizer.size)]
         ends = np.array([not data or data[:1] in b"'\")]}" for data in raw])
-        text = np.array([bool(data) and data.isspace() or b"\n" in (data or b"")[:2] for data in raw])
+        text = np.array(
+            [data is not None and (data.isspace() or b"\n" in data[:2]) for data in raw]
+        )
         ids = [i for part in lead for i in self.ids(part)]
         begun = len(ids)
         while len(ids) < limit:
@@ -77,9 +81,7 @@ def random_schema(source, depth=3):
         "boolean": {"type": "boolean"},
         "null": {"type": "null"},
         "any": {},
-        "enum": {
-            "enum": source.sample(VALUES, 3)
-        },
+        "enum": {"enum": source.sample(VALUES, 3)},
         "several": {"type": ["string", "null"], "maxLength": 5},
         "integer": {"type": "integer", "minimum": low, "exclusiveMaximum": low + 9},
         "number": {"type": "number", "exclusiveMinimum": low / 4, "maximum": low / 4 + 0.5},
@@ -116,5 +118,3 @@ def random_object(source, depth=3):
     properties = {key: random_schema(source, depth - 1) for key in chosen}
     required = [key for key in properties if source.random() < 0.5]
     return {"type": "object", "properties": properties, "required": required}
-
-

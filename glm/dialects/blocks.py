@@ -23,9 +23,9 @@ _NAME = re.compile(r" ?[\w.\-/:]{1,64}\Z")
 
 @dataclass(frozen=True, slots=True)
 class BlockForm:
-    """What differs between the families. `read` makes arguments of (name, body, was the
-    answer cut off) or raises NotACall; a body begins with one of `starts`. `dummy_space`: the tokenizer puts a space before
-    each text. `thinking`: the prompt ends inside a thought.
+    """What differs between the families. `read` makes arguments of (name, body, was the answer
+    cut off) or raises NotACall; a body begins with one of `starts`. `dummy_space`: the tokenizer
+    puts a space before each text. `thinking`: the prompt ends inside a thought.
     """
 
     read: Callable[[str, str, bool], Mapping[str, Any]]

@@ -44,7 +44,9 @@ class CodeArguments:
         if not all(map(is_keyword, properties)):
             return self._json.value(schema)
         if not properties and schema["additionalProperties"] is not False:
-            return self._call(self._open(self._python.value(schema["additionalProperties"]), schema))
+            return self._call(
+                self._open(self._python.value(schema["additionalProperties"]), schema)
+            )
         return self._call(self._python.pairs(schema, lambda key: quoted(f"{key}=")))
 
     def _open(self, value: str, schema: Schema) -> str:

@@ -20,7 +20,8 @@ def forms(tool: ToolSpec) -> list[Schema] | None:
     """The plain schemas of its arguments, each of an object; None when it has no schema.
 
     As where a call is checked (tools/arguments.py), a schema that lists its properties, if only an
-    empty list, and says nothing about others allows none. Raises BadRequest, naming the tool, when a schema cannot be followed.
+    empty list, and says nothing about others allows none. Raises BadRequest, naming the
+    tool, when a schema cannot be followed.
     """
     if tool.parameters is None:
         return None

@@ -61,9 +61,7 @@ class TagGrammar:
 
 
 class _Writer:
-    def __init__(
-        self, tokenizer: Vocabulary, tools: Sequence[ToolSpec], form: TagGrammar
-    ) -> None:
+    def __init__(self, tokenizer: Vocabulary, tools: Sequence[ToolSpec], form: TagGrammar) -> None:
         self._tokenizer, self._tools, self._form = tokenizer, tools, form
         self._rules = Rules()
         self._heads = Heads(tools, self._rules)
@@ -76,14 +74,15 @@ class _Writer:
         """All of them, `start` first."""
         thinking, think = self._thoughts.text(), self._texts.upto(THINK)
         call = f"{self._texts.upto(CALL)} {self._rules.either([*map(self._call, self._tools)])}"
+        blank = self._texts.upto(THINK, SPACE)
         last = [self._texts.text(), f"{think} {thinking}?"]
         answers = ["answer"]
         if self._form.bare:
             last.append(self._braced.text(BRACED))
-            blank = self._texts.upto(THINK, SPACE)
             first = "" if self._form.thinking else f"({blank} thought)? "
             answers.append(f"{first}{self._bare()} end")
-        starts = [f"thought ({' | '.join(answers)})", f"{thinking}? end"]
+        # Some open the thought again that the prompt has opened.
+        starts = [f"({blank})? thought ({' | '.join(answers)})", f"({blank})? {thinking}? end"]
         return "\n".join(
             [
                 f"start: {' | '.join(starts if self._form.thinking else answers)}",
