@@ -5,8 +5,9 @@
 
 The page's own events run on an event loop of this process over a scripted model that writes as
 fast as it is read: a call that never closes, its marks spelled in text, a thought that never ends.
-Beside them a task sleeps for 5 ms again and again; the longest it was late is the gap that another
-visitor, or /health, would notice. The bar is 100 ms. Appended to
+Beside them a task sleeps for 5 ms again and again; the longest it was late because of this program
+(the time it computed meanwhile, so that other programs on the machine do not count) is the gap that
+another visitor, or /health, would notice. The bar is 100 ms. Appended to
 benchmarks/results/event_loop.jsonl. Neither the network nor a browser is measured.
 """
 
@@ -39,13 +40,14 @@ from glm.app import App
 from glm.chat import EventStream, chat
 from glm.dialects import DIALECTS
 from glm.dialects.blocks import THINK
-from glm.dialects.marks import Mark, encode
+from glm.dialects.marks import encode
 from glm.dialects.tagged import CALL, KEY, MARKS
 from glm.engines.fake import FakeEngine
 from glm.messages import Conversation, Sampling
 from glm.rank_tokenizer import RankTokenizer
 from glm.store import Store
 from glm.tokenizer import GLM4_SPECIALS
+from launcher.serve import settle
 from tools.workshop import Workshop
 
 RESULTS = Path(__file__).resolve().parent / "results" / "event_loop.jsonl"
@@ -70,7 +72,8 @@ class Scripted:
         return Sampling()
 
     def chat(self, conversation: Conversation, *args: Any, **more: Any) -> EventStream:
-        engine = FakeEngine([self.ids], context=10**8)
+        ids, self.ids = self.ids, [self.dialect.tokenizer.eos]  # a tool's error is answered by ""
+        engine = FakeEngine([ids], context=10**8)
         return chat(engine, self.dialect, conversation, Sampling(max_tokens=10**8))
 
 
@@ -98,10 +101,11 @@ def answers(tokenizer: RankTokenizer, size: int) -> Iterator[tuple[str, list[int
 
 
 class Late:
-    """How late a task that naps is, in ms."""
+    """How late a task that naps is, in ms; `work` is the part of it that this program computed."""
 
     def __init__(self) -> None:
         self.found: list[float] = []
+        self.work: list[float] = []
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Late:
@@ -114,18 +118,21 @@ class Late:
 
     async def _watch(self) -> None:
         while True:
-            began = time.monotonic()
+            began, worked = time.monotonic(), time.process_time()
             await asyncio.sleep(NAP)
-            self.found.append(1000 * (time.monotonic() - began - NAP))
+            late = 1000 * (time.monotonic() - began - NAP)
+            self.found.append(late)
+            self.work.append(min(late, 1000 * (time.process_time() - worked)))
 
 
 class Page:
-    """The page's events, called as gradio's routes call them."""
+    """The page's events, called as gradio's routes call them; `sent` are the sizes of the steps."""
 
     def __init__(self, app: App) -> None:
         self._page = build(app)
         self._state = SessionState(self._page)
         self._events = {f.fn.__qualname__: f for f in self._page.fns.values() if f.fn is not None}
+        self.sent: list[int] = []
         self._request = Request(session_hash="tab", headers={}, query_params={})
 
     async def call(self, name: str, inputs: list[Any]) -> None:
@@ -143,6 +150,7 @@ class Page:
                 simple_format=False,
             )
             going, iterator = out["is_generating"], out["iterator"]
+            self.sent.append(len(str(out["data"])))
 
     async def ask(self, tab: str) -> None:
         """A question in one of the tabs, to its end."""
@@ -168,16 +176,18 @@ async def measure(kilobytes: int) -> dict[str, dict[str, float]]:
         manager = Scripted(vocabulary(folder))
         tools = Workshop(folder / "tools", my=folder / "my", isolation="off")
         page = Page(App(manager, store, folder, tools=tools))  # type: ignore[arg-type]
+        settle()  # as the program does
         for size in (1, kilobytes):  # the first ones warm up
             for kind, ids in answers(manager.dialect.tokenizer, 1000 * size):
-                manager.ids = ids
                 for tab in ("chat", "tools"):
+                    manager.ids = ids
                     began = time.monotonic()
                     async with Late() as late:
                         await page.ask(tab)
                     out[f"{tab}: {kind}"] = {
-                        "longest": round(max(late.found, default=0.0), 1),
-                        "median": round(statistics.median(late.found or [0.0]), 1),
+                        "longest": round(max(late.work, default=0.0), 1),
+                        "median": round(statistics.median(late.work or [0.0]), 1),
+                        "with all other programs": round(max(late.found, default=0.0), 1),
                         "seconds": round(time.monotonic() - began, 1),
                     }
         page.close()
