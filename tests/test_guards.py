@@ -31,7 +31,7 @@ LAYERS = {
     "demo": {"demo", "glm", "tools", "finetune"},
     "launcher": {"launcher", "api", "glm", "demo", "tools"},
 }
-TOOLS_MAY_USE = ("glm.messages", "glm.errors")
+TOOLS_MAY_USE = ("glm.messages", "glm.errors", "glm.cancel")
 # The tools' specifications are data for the pre-training dialogues; running them is not.
 FINETUNE_MAY_USE = ("tools", "tools.builtin")
 # Until the environment is ready these may use nothing else.
@@ -50,6 +50,7 @@ STANDARD_LIBRARY_ONLY = (
     "glm/__init__.py",
     "glm/messages.py",
     "glm/errors.py",
+    "glm/cancel.py",
     "glm/identity.py",
     "glm/engines/__init__.py",
     "glm/engines/base.py",
