@@ -105,7 +105,7 @@ def test_a_folder_is_looked_at_before_it_is_opened(desk, me, other):
     found = end(model_acts.look(desk, me, {"at": f" {other} "})).value
     assert (found.kind, found.info.family) == ("model", "ChatGLM2")
     shown = model_lists.report(found, Memory(0, 0, 0, 9 * GB, 16 * GB), "the report", me.say)
-    for text in ("named chatglm2", str(other), "fits", "9.0 GB are free", "the report"):
+    for text in ("coded as ChatGLM2", str(other), "fits", "9.0 GB are free", "the report"):
         assert text in shown
     assert desk.app.manager.state().info.name == "model"
 
