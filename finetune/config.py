@@ -122,7 +122,7 @@ def save(config: TrainConfig, path: str | Path) -> None:
 def to_argv(config: TrainConfig) -> list[str]:
     """The shortest command line that gives this configuration."""
     filled = presets.values(config.preset, config.method)
-    usual = TrainConfig(**{**filled, "preset": config.preset})
+    usual = TrainConfig(**filled)
     argv: list[str] = []
     for option in options(TrainConfig).values():
         value = getattr(config, option.name)

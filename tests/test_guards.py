@@ -54,6 +54,9 @@ STANDARD_LIBRARY_ONLY = (
     "glm/identity.py",
     "glm/engines/__init__.py",
     "glm/engines/base.py",
+    "finetune/__init__.py",
+    "finetune/run.py",
+    "finetune/scripts.py",
 )
 
 # third-party module -> where it may be imported (folders end with /)
@@ -354,6 +357,10 @@ def test_every_module_says_what_it_is():
         "glm.adapters.card",
         "glm.dialects",
         "glm.engines.fake",
+        "finetune.config",
+        "finetune.run",
+        "finetune.inference",
+        "finetune.options_page",
         "tools.builtin",
         "tools.workshop",
         "api.server",
