@@ -23,6 +23,7 @@ from finetune.options import (
     named,
     normal,
     opt,
+    positive,
     read_value,
     split_flags,
     unknown,
@@ -74,15 +75,14 @@ def read(argv: Sequence[str]) -> Asking:
     wrong = [f"{word!r} stands before any option; did you mean --prompt?" for word in loose]
     values: dict[str, Any] = {}
     for flag in flags:
-        name = normal(flag.name)
-        if name in READ_FROM_FILES:
-            continue
-        option = named(Asking).get(name)
-        if option is None:
-            wrong.append(f"{flag.source}: {unknown(Asking, name)}")
+        if normal(flag.name) in READ_FROM_FILES:
             continue
         try:
-            values[option.name] = read_value(option, _one_text(flag))
+            flag = positive(Asking, flag)
+            if option := named(Asking).get(normal(flag.name)):
+                values[option.name] = read_value(option, _one_text(flag))
+            else:
+                wrong.append(f"{flag.source}: {unknown(Asking, flag.name)}")
         except ValueError as error:
             wrong.append(f"{flag.source} is {flag.raw!r}; {error}")
     if wrong:

@@ -261,6 +261,20 @@ def _flat(values: list[str]) -> Any:
     return values[0] if values else True
 
 
+def positive(config: type, flag: Word) -> Word:
+    """`--no-x` of a switch x as x false; other flags as they are.
+
+    Raises ValueError when a value stands after `--no-x`.
+    """
+    name = normal(flag.name)
+    option = named(config).get(name.removeprefix("no_"))
+    if name in named(config) or option is None or option.kind != "switch":
+        return flag
+    if flag.raw is not True:
+        raise ValueError(f"{flag.source} takes no value; {flag.raw!r} stands after it")
+    return Word(option.name, False, flag.source)
+
+
 def help_text(config: type, usage: str) -> str:
     """Every option with its help, by groups."""
     lines = [usage, ""]
