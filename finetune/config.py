@@ -20,14 +20,15 @@ from typing import Any
 import yaml
 
 from finetune import presets
-from finetune.checks import problems
 from finetune.fields.data import Data
 from finetune.fields.machines import Machines
 from finetune.fields.method import Method
 from finetune.fields.model import Model
 from finetune.fields.run import Run
 from finetune.fields.steps import Steps
+from finetune.launching import deepspeed_file, effective, read_deepspeed
 from finetune.machine import Machine
+from finetune.option_checks import problems
 from finetune.options import BadConfig, Word, help_text, options, read_value, shown
 from finetune.words import Words, from_command_line
 
@@ -75,7 +76,10 @@ def read_config(
     wrong = [*words.problems, *wrong, *problems(config, environ, machine)]
     if wrong:
         raise BadConfig(wrong)
-    return Reading(config, frozenset(word.name for word in words.words), tuple(words.notes))
+    notes = [*words.notes]
+    if file := deepspeed_file(config):
+        notes.append(f"{file}: {effective(read_deepspeed(file))}")
+    return Reading(config, frozenset(word.name for word in words.words), tuple(notes))
 
 
 def resolve(words: Words) -> tuple[TrainConfig, list[str]]:
@@ -118,7 +122,7 @@ def save(config: TrainConfig, path: str | Path) -> None:
 def to_argv(config: TrainConfig) -> list[str]:
     """The shortest command line that gives this configuration."""
     filled = presets.values(config.preset, config.method)
-    usual = TrainConfig(**{**filled, "preset": config.preset})
+    usual = TrainConfig(**filled)
     argv: list[str] = []
     for option in options(TrainConfig).values():
         value = getattr(config, option.name)

@@ -20,6 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from finetune.machine import Machine
+from finetune.paths import path_problem
 
 if TYPE_CHECKING:
     from finetune.config import TrainConfig
@@ -51,6 +52,8 @@ def place(config: TrainConfig, own_names: Sequence[str] = ()) -> Place:
     Raises ValueError with what is wrong.
     """
     if config.hostfile:
+        if problem := path_problem(config.hostfile):
+            raise ValueError(f"--hostfile is no file: {problem}")
         return _place_of(Path(config.hostfile), own_names or _own_names())
     if config.node_rank >= config.nodes:
         raise ValueError(f"--node-rank is {config.node_rank} of {config.nodes} (they begin at 0)")
@@ -226,6 +229,8 @@ def machine_problems(
     except ValueError as error:
         yield str(error)
         where = Place(0)
+    if where.nodes > 1 and not config.output_dir:
+        yield "several machines write one run: give --output-dir, on a disk they share"
     cards = 0 if on_cpu(config, machine) else len(machine.gpus)
     if cards and where.processes > cards:
         yield (
@@ -243,7 +248,7 @@ def machine_problems(
     if config.offload and not config.zero:
         yield "--offload belongs to --zero 2 or --zero 3 (a --deepspeed file says its own)"
     file = deepspeed_file(config)
-    if file and file.exists():
+    if file and not path_problem(str(file)) and file.exists():
         yield from _deepspeed_problems(config, file, machine)
 
 

@@ -73,14 +73,16 @@ class Option:
             return ", ".join(map(str, self.choices))
         if self.kind == "switch":
             return "true, false" + (", auto" if self.optional else "")
-        low, high = (f"{edge:g}" if math.isfinite(edge) else "" for edge in self._edges)
+        low, high = (_edge(edge) for edge in (self.minimum, self.maximum))
         if low and high:
             return f"{low} to {high}"
         return f"from {low} on" if low else ""
 
-    @property
-    def _edges(self) -> tuple[float, float]:
-        return self.minimum, self.maximum
+
+def _edge(edge: float) -> str:
+    if not math.isfinite(edge):
+        return ""
+    return f"{edge:.0f}" if edge >= 1 and edge == int(edge) else f"{edge:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,7 @@ def normal(name: str) -> str:
 def unknown(config: type, name: str, others: Iterable[str] = ()) -> str:
     """The sentence about a name that is none, with the nearest that is."""
     near = difflib.get_close_matches(normal(name), [*named(config), *others], 1)
-    hint = f"did you mean {near[0]}" if near else "python -m finetune.train --help lists them"
+    hint = f"did you mean {near[0]}" if near else "--help lists all"
     return f"no option has this name; {hint}"
 
 
@@ -257,6 +259,20 @@ def _flat(values: list[str]) -> Any:
     if len(values) > 1:
         return values
     return values[0] if values else True
+
+
+def positive(config: type, flag: Word) -> Word:
+    """`--no-x` of a switch x as x false; other flags as they are.
+
+    Raises ValueError when a value stands after `--no-x`.
+    """
+    name = normal(flag.name)
+    option = named(config).get(name.removeprefix("no_"))
+    if name in named(config) or option is None or option.kind != "switch":
+        return flag
+    if flag.raw is not True:
+        raise ValueError(f"{flag.source} takes no value; {flag.raw!r} stands after it")
+    return Word(option.name, False, flag.source)
 
 
 def help_text(config: type, usage: str) -> str:

@@ -3,8 +3,8 @@
     python -m finetune.run finetune_lora --model THUDM/chatglm3-6b --train-file my.jsonl
     python -m finetune.run finetune_pt MAX_STEP=200 LR=1e-3
 
-Finds or makes launch.py's environment, starts as many processes as there are to be, and ends with
-how to chat with the result. Needs only the standard library until the environment is ready.
+Finds or makes launch.py's environment and starts as many processes as there are to be; the
+trainer ends with `farewell`. Needs only the standard library until the environment is ready.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Plan:
 
 
 def train(script: Script, words: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Plan, start the processes, and say what to do with the result."""
+    """Plan, and train to the end; returns the exit code."""
     from finetune import launching
     from finetune.config import to_argv
     from finetune.machine import this_machine
@@ -96,10 +96,7 @@ def train(script: Script, words: Sequence[str], environ: Mapping[str, str]) -> i
         print(f"note: {note}", file=sys.stderr)
     print(shlex.join(command), file=sys.stderr, flush=True)
     around = launching.environment(plan.config, place, machine, with_root(environ))
-    code = launching.start(command, around)
-    if code == 0 and place.rank == 0:
-        print(farewell(plan.config))
-    return code
+    return launching.start(command, around)
 
 
 def plan_of(
@@ -114,7 +111,7 @@ def plan_of(
     from finetune.words import from_command_line
 
     count = next((i for i, word in enumerate(words) if not _ASSIGNMENT.match(word)), len(words))
-    flags = list(words[count:])
+    flags = in_place(script, words[count:])
     hand, problems = constants_by_hand(script, words[:count], environ)
     given = {word.name: word.raw for word in from_command_line(TrainConfig, flags).words}
     chosen = choose(script, given, hand, machine)
@@ -130,6 +127,16 @@ def plan_of(
         now = time.strftime("%Y%m%d-%H%M%S")
         config = replace(config, output_dir=str(run_folder(config, now, ROOT / "runs")))
     return Plan(config, (*chosen.notes, *reading.notes))
+
+
+def in_place(script: Script, words: Sequence[str]) -> list[str]:
+    """The first words of a script that takes some, as the options they stand for."""
+    first = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
+    if not script.words:
+        return list(words)
+    pairs = zip(script.words, words[:first], strict=False)
+    named = [part for name, word in pairs if word for part in (_flag(name), word)]
+    return [*named, *words[len(script.words) if first > len(script.words) else first :]]
 
 
 def _flag(name: str) -> str:
@@ -194,10 +201,10 @@ def choose(
     if {"zero", "deepspeed", "fsdp"} & set(given):
         fixed.pop("zero", None)
     options = fixed | {CONSTANTS[name]: value for name, value in constants.items()}
-    if "train_file" not in given:
+    if "train_file" not in given and script.sample:
         options["train_file"] = str(SAMPLES / script.sample)
         chosen.notes.append(f"no --train-file was given: the shipped sample {script.sample} trains")
-    if embedded:
+    if embedded and script.sample:
         changed = {n: v for n, v in script.embedded.items() if n not in hand and not official}
         values = " ".join(f"{name}={value}" for name, value in changed.items())
         chosen.notes.append(f"no --model was given: the embedded model trains {values}".rstrip())
@@ -213,7 +220,7 @@ def _fewer(
     chosen: Chosen,
 ) -> None:
     """Where nobody chose NUM_GPUS: no more processes than GPUs, and no ZeRO on the CPU."""
-    if "NUM_GPUS" in hand or int(constants["NUM_GPUS"]) <= gpus:
+    if "NUM_GPUS" in hand or int(constants.get("NUM_GPUS", 0)) <= gpus:
         return
     if int(constants["NUM_GPUS"]) > 1:
         chosen.notes.append(f"GPUs visible here: {gpus}; NUM_GPUS={max(1, gpus)}")

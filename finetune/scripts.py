@@ -1,8 +1,9 @@
 """The scripts people know, `finetune_pt_multiturn.sh` and the like: one table.
 
-Standard library only. `python -m finetune.scripts` writes the .sh files from the table. Constants are named as in the
-earlier scripts; each stands for an option. Three sets of values: what fits a model of 6 billion
-parameters, the earlier system's own (`--preset official`), and what the embedded model needs.
+Standard library only. `python -m finetune.scripts` writes the .sh files from the table. Constants
+are named as in the earlier scripts; each stands for an option. Three sets of values: what fits a
+model of 6 billion parameters, the earlier system's own (`--preset official`), and what the
+embedded model needs.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ SAMPLES = ROOT / "assets" / "data"
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script: what it is, its options, and its constants, for each use."""
+    """A script: what it is, its options, and its constants, for each use.
+
+    `words` are the options that its first words stand for; such a script has no .sh file.
+    """
 
     name: str
     about: str
@@ -46,6 +50,7 @@ class Script:
     official: Mapping[str, str] = field(default_factory=dict)
     official_options: Mapping[str, str] = field(default_factory=dict)
     embedded: Mapping[str, str] = field(default_factory=dict)
+    words: tuple[str, ...] = ()
 
 
 _TURNS = {"NUM_GPUS": "1", "MAX_SEQ_LEN": "2048"}
@@ -121,6 +126,14 @@ SCRIPTS: dict[str, Script] = {
             official_options={"layout": "eos-per-turn"},
             embedded={"LR": "1e-3", **_SHORT},
         ),
+        Script(
+            "finetune_hf",
+            "DATA_DIR MODEL_DIR CONFIG.yaml [resume], as finetune_hf.py of THUDM/ChatGLM3.",
+            {},
+            "",
+            {},
+            words=("data_dir", "model", "config", "resume"),
+        ),
     )
 }  # fmt: skip
 
@@ -163,18 +176,18 @@ def _constant(name: str, value: str) -> str:
 
 def usage(script: Script) -> str:
     """What `python -m finetune.run NAME --help` says."""
-    constants = " ".join(f"{name}={value}" for name, value in script.constants.items())
-    return (
-        f"usage: python -m finetune.run {script.name} [NAME=VALUE ...] [options]\n"
-        f"{script.about}\nConstants: {constants}\n"
-        "Typed bare, it trains the embedded model on a shipped sample. Flags win over constants.\n"
-        "Every flag: python -m finetune.train --help"
-    )
+    first = " ".join(word.upper() for word in script.words) or "[NAME=VALUE ...]"
+    said = [f"usage: python -m finetune.run {script.name} {first} [options]", script.about]
+    if script.constants:
+        values = " ".join(f"{name}={value}" for name, value in script.constants.items())
+        said.append(f"Constants: {values}")
+        said.append("Typed bare, it trains the embedded model on a shipped sample.")
+    return "\n".join([*said, "Every flag: python -m finetune.train --help"])
 
 
 def write() -> None:
     """Write the .sh files anew."""
-    for script in SCRIPTS.values():
+    for script in filter(lambda script: not script.words, SCRIPTS.values()):
         file = FOLDER / f"{script.name}.sh"
         file.write_text(shell(script), encoding="utf-8", newline="\n")
         file.chmod(0o755)

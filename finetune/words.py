@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from finetune import earlier
-from finetune.options import Word, named, normal, split_flags, unknown
+from finetune.options import Word, named, normal, positive, split_flags, unknown
 
 FILE_FLAGS = ("config", "train_args_file")
 # Sections of the YAML of finetune_hf.py; their keys mean the same wherever they stand.
@@ -75,13 +75,14 @@ def from_command_line(config: type, argv: Sequence[str]) -> Words:
 def _joined(config: type, flags: Sequence[Word], found: Words) -> dict[str, tuple[Any, str]]:
     """Flags by name: of a repeated one the last counts, lists grow; `--no-x` is x false."""
     raw: dict[str, tuple[Any, str]] = {}
-    for flag in flags:
+    for written in flags:
+        try:
+            flag = positive(config, written)
+        except ValueError as error:
+            found.problems.append(str(error))
+            continue
         name, value = normal(flag.name), flag.raw
-        option = named(config).get(name)
-        if name.startswith("no_") and name not in earlier.RULES and option is None:
-            if (positive := named(config).get(name[3:])) and positive.kind == "switch":
-                name, value = positive.name, _negated(flag, found)
-        elif option:
+        if option := named(config).get(name):
             name = option.name
             if value is True and option.kind != "switch":
                 found.problems.append(f"{flag.source} needs a value")
@@ -91,12 +92,6 @@ def _joined(config: type, flags: Sequence[Word], found: Words) -> dict[str, tupl
         raw.pop(name, None)  # the later one is also read later
         raw[name] = (value, flag.source)
     return raw
-
-
-def _negated(flag: Word, found: Words) -> bool:
-    if flag.raw is not True:
-        found.problems.append(f"{flag.source} takes no value; {flag.raw!r} stands after it")
-    return False
 
 
 def _items(value: Any) -> list[Any]:

@@ -17,7 +17,7 @@ from glm.adapters.values import AdapterInfo
 from glm.memory import Memory
 from tests.models_desk import GB, card, end
 from tests.page_desk import BOB, make_desk, visitor
-from tests.tiny_checkpoint import CONFIG, write_checkpoint
+from tests.tiny_checkpoint import CONFIG, write_shell
 
 SIX_B = {
     "num_layers": 28,
@@ -50,7 +50,7 @@ def me(desk):
 
 @pytest.fixture
 def other(tmp_path):
-    return write_checkpoint(tmp_path / "shelf" / "chatglm2-other", seed=3, vocabulary=128)
+    return write_shell(tmp_path / "shelf" / "chatglm2-other", seed=3)
 
 
 # ---- will it fit ----
@@ -105,7 +105,7 @@ def test_a_folder_is_looked_at_before_it_is_opened(desk, me, other):
     found = end(model_acts.look(desk, me, {"at": f" {other} "})).value
     assert (found.kind, found.info.family) == ("model", "ChatGLM2")
     shown = model_lists.report(found, Memory(0, 0, 0, 9 * GB, 16 * GB), "the report", me.say)
-    for text in ("named chatglm2", str(other), "fits", "9.0 GB are free", "the report"):
+    for text in ("coded as ChatGLM2", str(other), "fits", "9.0 GB are free", "the report"):
         assert text in shown
     assert desk.app.manager.state().info.name == "model"
 
@@ -260,7 +260,7 @@ def test_a_model_too_large_beside_the_present_one_is_opened_after_it_is_unloaded
 
 def test_two_people_who_open_models_at_once_both_see_what_answers(place, me, other, tmp_path):
     desk, opener = place
-    third = write_checkpoint(tmp_path / "third", seed=4, vocabulary=128)
+    third = write_shell(tmp_path / "third", seed=4)
     opener.gate.clear()
     ends = []
     threads = [

@@ -61,7 +61,7 @@ def test_the_card_says_what_answers_and_why_it_was_recognised(desk, me):
         "ChatGLM3",
         "not named chatglm2",
         "256 tokens",
-        "0.1 M",
+        "8.5 M",
         "Unload",
         "free",
     ):

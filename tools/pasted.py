@@ -26,10 +26,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from glm.cancel import Cancel
 from glm.errors import BadRequest, NotAllowed, ToolError
 from glm.messages import ToolResult
 from tools import results, sandbox, scratch, signature, watch
-from tools.cancel import Cancel
 from tools.registry import Context, Tool
 
 SECONDS = 20.0

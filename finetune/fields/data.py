@@ -79,7 +79,6 @@ class Data:
         0,
         "use only the first N rows; 0: all",
         minimum=0,
-        maximum=1 << 40,
         aliases=("max_train_samples",),
         spellings={"none": 0},
     )
@@ -87,7 +86,6 @@ class Data:
         0,
         "use only the first N dev rows; 0: all",
         minimum=0,
-        maximum=1 << 40,
         aliases=("max_eval_samples", "max_val_samples"),
         spellings={"none": 0},
     )

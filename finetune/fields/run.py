@@ -26,21 +26,18 @@ class Run:
         200,
         "steps between checkpoints; 0: at the end only",
         minimum=0,
-        maximum=1 << 40,
         aliases=("save_steps", "save_freq"),
     )
     eval_interval: int = opt(
         0,
         "steps between measurements of the dev loss; 0: at each checkpoint",
         minimum=0,
-        maximum=1 << 40,
         aliases=("eval_steps", "eval_freq"),
     )
     log_interval: int = opt(
         10,
         "steps between lines of the log",
         minimum=1,
-        maximum=1 << 40,
         aliases=("logging_steps", "logging_freq"),
     )
     keep_checkpoints: int = opt(

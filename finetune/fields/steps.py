@@ -52,7 +52,6 @@ class Steps:
         0,
         "end after N steps, whatever the epochs; 0: by epochs",
         minimum=0,
-        maximum=1 << 40,
         aliases=("max_step",),
         spellings={"-1": 0},
     )
@@ -70,9 +69,7 @@ class Steps:
         maximum=0.9,
         percent=True,
     )
-    warmup_steps: int = opt(
-        0, "the same in steps; counts where it is not 0", minimum=0, maximum=1 << 40
-    )
+    warmup_steps: int = opt(0, "the same in steps; counts where it is not 0", minimum=0)
     weight_decay: float = opt(0.0, "weight decay of AdamW", minimum=0, maximum=10)
     max_grad_norm: float = opt(
         1.0, "longer gradients are cut to this norm; 0: never", minimum=0, maximum=1e6

@@ -13,7 +13,7 @@ from glm.store import Store
 from tests.browser.driver import Visit, browser
 from tests.browser.scripted_server import serving
 from tests.fake_adapters import read_nothing
-from tests.tiny_checkpoint import write_checkpoint
+from tests.tiny_checkpoint import write_shell
 
 pytestmark = pytest.mark.browser
 ATTACK = "<img src=x onerror=window.pwned=1>"
@@ -30,8 +30,8 @@ class Operator(Visit):
 def test_an_operator_looks_opens_and_adds_what_a_chat_then_chooses(tmp_path, chromium, monkeypatch):
     monkeypatch.setattr(glm.manager, "read_adapter", read_nothing)
     shelf, shots = tmp_path / "shelf", tmp_path / "shots"
-    write_checkpoint(shelf / "chatglm2-other", seed=1, vocabulary=128)
-    write_checkpoint(shelf / ATTACK, seed=2, vocabulary=128)
+    write_shell(shelf / "chatglm2-other", seed=1)
+    write_shell(shelf / ATTACK, seed=2)
     with serving(tmp_path, lambda asked: "Fine.") as (url, _), browser(chromium) as opened:
         visit = Operator(opened, f"{url}?tab=models", shots)
         other = Visit(opened, url, shots, phone=True, locale="zh-CN")
@@ -71,7 +71,7 @@ def looks_and_opens(visit: Visit, shelf: str) -> None:
     page.wait_for_selector(".m-row:has-text('onerror')")
     page.click(".m-row:has-text('chatglm2-other') [data-act=m-look]")
     page.wait_for_selector(".m-find .m-fit.fits")
-    assert "named chatglm2" in page.inner_text(".m-find")
+    assert "coded as ChatGLM2" in page.inner_text(".m-find")
     visit.shot("models-desktop-en")
     page.click(".m-find [type=submit]")
     page.wait_for_selector("#m-now:has-text('chatglm2-other')")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.launching import machine_problems, world_problem
 from finetune.machine import Machine, this_machine
-from finetune.paths import path_problem, run_folder_problem
+from finetune.paths import new_path_problem, path_problem, run_folder_problem
 from finetune.sources import source
 from glm.errors import CheckpointError
 from glm.hub import is_hub_id
@@ -100,23 +100,40 @@ def _files(config: TrainConfig, roots: Sequence[Path]) -> Iterator[str]:
         for text in getattr(config, option):
             if problem := _source_problem(text, config.data_dir, roots):
                 yield f"{flag} is {text!r}; {problem}"
-    for option in ("adapter", "deepspeed", "hostfile"):
-        if text := getattr(config, option):
-            problem = path_problem(text, roots)
-            if not problem and not Path(text).expanduser().exists():
-                problem = "there is nothing of this name"
-            if problem:
-                yield f"--{option} is {text!r}; {problem}"
-    folder, resume = config.output_dir, config.resume
+    for option in ("adapter", "deepspeed", "hostfile", "data_dir", "tokenizer"):
+        if problem := _there(getattr(config, option), roots):
+            yield f"--{option.replace('_', '-')} is {getattr(config, option)!r}; {problem}"
+    yield from _run_files(config, roots)
+
+
+def _run_files(config: TrainConfig, roots: Sequence[Path]) -> Iterator[str]:
+    folder, resume, image = config.output_dir, config.resume, config.loss_image
     if folder and (problem := run_folder_problem(folder, bool(resume), roots)):
         yield f"--output-dir is {folder!r}; {problem}"
-    if resume and not folder and not Path(resume).is_dir():
-        yield f"--resume is {resume!r}: give the run's folder too, as --output-dir"
-    if resume and (problem := path_problem(resume, roots if Path(resume).exists() else ())):
+    if image and (problem := new_path_problem(image, roots)):
+        yield f"--loss-image is {image!r}; {problem}"
+    if not resume:
+        return
+    problem = path_problem(resume)
+    if not problem and Path(resume).is_dir():
+        problem = path_problem(resume, roots)
+    elif not problem and not folder:
+        problem = "give the run's folder too, as --output-dir"
+    if problem:
         yield f"--resume is {resume!r}; {problem}"
 
 
+def _there(text: str, roots: Sequence[Path]) -> str:
+    """Why a file or folder that must exist cannot be used."""
+    problem = path_problem(text, roots) if text else ""
+    if text and not problem and not Path(text).expanduser().exists():
+        return "there is nothing of this name"
+    return problem
+
+
 def _source_problem(text: str, folder: str, roots: Sequence[Path]) -> str:
+    if path_problem(folder):
+        return ""  # said of the folder
     if problem := path_problem(text):
         return problem
     try:
@@ -167,7 +184,7 @@ def _model(config: TrainConfig) -> Iterator[str]:
     if config.model and (problem := path_problem(config.model)):
         yield f"--model is {config.model!r}; {problem}"
         return
-    if config.model and is_hub_id(config.model):
+    if path_problem(config.tokenizer) or (config.model and is_hub_id(config.model)):
         return
     try:
         info = recognise(config.model or EMBEDDED, config.tokenizer or None)
