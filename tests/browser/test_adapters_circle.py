@@ -30,6 +30,7 @@ def choose(visit: Visit, model: str) -> None:
 def ask_anew(visit: Visit) -> str:
     """In a conversation of its own: what another model said before would be read."""
     visit.page.click("#new")
+    visit.page.wait_for_selector("#live .bot-row", state="detached")
     return visit.ask("hello")
 
 
