@@ -114,12 +114,13 @@ DANGEROUS = {
 NOT_DANGEROUS = re.compile(r"\.eval\(\)|literal_eval\(|def (eval|exec)|self\.eval\(")
 
 # Each is imported alone, and brings neither torch nor transformers.
-WITHOUT_TORCH = """
-    glm glm.app glm.manager glm.store glm.chat glm.loop glm.replay glm.dialects glm.engines.fake
-    glm.adapters.sources glm.adapters.card
-    finetune.doctor finetune.convert finetune.formats finetune.rows
-    tools.builtin tools.workshop api.server api.access demo.app
-""".split()
+WITHOUT_TORCH = (
+    "glm", "glm.app", "glm.manager", "glm.store", "glm.chat", "glm.loop", "glm.replay",
+    "glm.dialects", "glm.engines.fake",
+    "glm.adapters.sources", "glm.adapters.card",
+    "finetune.doctor", "finetune.convert", "finetune.formats", "finetune.rows",
+    "tools.builtin", "tools.workshop", "api.server", "api.access", "demo.app",
+)  # fmt: skip
 
 VAGUE_NAMES = {"utils", "common", "helpers", "misc", "util", "helper", "lib"}
 
