@@ -22,10 +22,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from glm.cancel import Cancel
 from glm.chat import chat
 from glm.dialects.chatglm3 import ChatGLM3
 from glm.engines.fake import FakeEngine
-from glm.loop import Cancel, LoopOptions, run
+from glm.loop import LoopOptions, run
 from glm.messages import (
     Conversation,
     Finish,

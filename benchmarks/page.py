@@ -58,9 +58,17 @@ class Endless:
 class Scripted:
     """A manager whose model never ends."""
 
+    default = "base"
+
     def state(self) -> Any:
         info = SimpleNamespace(context=8192, name="scripted", embedded=False, parameters=1)
         return SimpleNamespace(status="ready", info=info, message="", progress=None)
+
+    def models(self) -> list[str]:
+        return [self.default]
+
+    def adapters(self) -> list[Any]:
+        return []
 
     def defaults(self) -> Sampling:
         return Sampling()
@@ -87,7 +95,7 @@ async def measure(turns: int, seconds: float) -> dict[str, float]:
         page = build(App(Scripted(), store, Path(folder)))  # type: ignore[arg-type]
         handlers, state = events(page), SessionState(page)
         request = Request(session_hash="tab", headers={}, query_params={})
-        form = [{"text": "Go on", "files": []}, chat, "en", "", 0.8, 0.8, 0, 1, 1024, 1]
+        form = [{"text": "Go on", "files": []}, chat, "en", "", 0.8, 0.8, 0, 1, 1024, 1, ""]
 
         async def call(name: str, inputs: list[Any], iterator: Any = None) -> dict[str, Any]:
             return await page.process_api(

@@ -13,14 +13,13 @@ from demo.attachments import as_context, read_attachment, split_context
 from demo.conversation_files import KINDS, open_file, save_text, transcript
 from demo.desk import Desk, Visitor, Wish
 from demo.frame import Frame, whole
+from demo.model_choice import chosen
 from demo.sidebar import listing
 from demo.text import sentence
 from demo.tool_setup import PREFIX
 from demo.xray import panel
 from glm.errors import GlmError, NotFound
 from glm.messages import Sampling
-
-DEFAULT = Wish()
 
 
 def show(desk: Desk, visitor: Visitor, conversation: str, **more: Any) -> Frame:
@@ -45,7 +44,19 @@ def wish_of(desk: Desk, visitor: Visitor, conversation: str) -> Wish:
         return Wish("", defaults)
     kept = desk.app.store.settings(visitor.user.id, conversation)
     known = {k: v for k, v in dict(kept.get("sampling") or {}).items() if hasattr(defaults, k)}
-    return Wish(str(kept.get("system") or ""), Sampling(**known) if known else defaults)
+    sampling = Sampling(**known) if known else defaults
+    return Wish(str(kept.get("system") or ""), sampling, str(kept.get("model") or ""))
+
+
+def choose(desk: Desk, visitor: Visitor, conversation: str, model: str) -> None:
+    """Another model answers from now on; "" is a conversation that is not begun.
+
+    Raises Refused for one that is not here.
+    """
+    chosen(desk.app.manager, model)
+    if conversation:
+        kept = desk.app.store.settings(visitor.user.id, conversation)
+        desk.app.store.set_settings(visitor.user.id, conversation, {**kept, "model": model})
 
 
 def rename(desk: Desk, visitor: Visitor, conversation: str, title: str) -> None:

@@ -21,13 +21,13 @@ os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")
 
 import gradio as gr
 
-from demo import tab_chat, tab_tools, theme, top
+from demo import tab_chat, tab_models, tab_tools, theme, top
 from demo.desk import Desk
 from demo.labels import Labels
 from demo.text import LANGUAGES, Say, choose_language
 from glm.app import App
 
-TITLES = {"chat": "chat.tab", "tools": "tools.tab"}
+TITLES = {"chat": "chat.tab", "tools": "tools.tab", "models": "models.tab"}
 KEPT = 24 * 3600  # seconds an uploaded file stays on the server
 
 
@@ -69,6 +69,7 @@ def tabs(app: App) -> dict[str, Callable[[Desk, Labels, gr.HTML], Connect]]:
     found: dict[str, Callable[[Desk, Labels, gr.HTML], Connect]] = {"chat": tab_chat.build}
     if app.tools is not None:
         found["tools"] = tab_tools.build
+    found["models"] = tab_models.build
     return found
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from demo.attachments import context_blocks, split_context
+from demo.model_choice import names, title
 from demo.text import Say
 from glm.messages import Message
 from glm.store import Node, TurnRecord
@@ -78,6 +79,7 @@ def facts(node: Node, say: Say) -> dict[str, Any]:
         "branch": [index + 1, count],
         "mark": node.feedback.value if node.feedback else None,
         "figures": figures(node.turn, say) if node.turn else "",
+        "model": title(node.turn.model) if node.turn and names(node.turn.model) else "",
         "note": say(f"finish.{node.turn.finish}") if node.turn and _cut(node.turn) else "",
         "xray": node.turn is not None,
     }

@@ -32,10 +32,12 @@ class Visitor:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """How the visitor wants to be answered. `sampling` None is the family's default."""
+    """How the visitor wants to be answered. `sampling` None is the family's default, `model` ""
+    whatever answers where nothing was chosen."""
 
     system: str = ""
     sampling: Sampling | None = None
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +62,15 @@ class Closable(Protocol):
 class Ticket:
     """One answer in the making; `stop` may come from any thread, before or after the stream.
 
-    `started` once somebody writes it, `kept` is the conversation it is in once the question was
-    stored, `notice` what went wrong, `context` the tokens (used, available) at its end.
+    `started` once somebody writes it, `model` what answers, `kept` is the conversation it is in
+    once the question was stored, `notice` what went wrong, `context` the tokens (used, available)
+    at its end.
     """
 
     def __init__(self, question: Question, wish: Wish) -> None:
         self.question, self.wish = question, wish
         self.started = False
+        self.model = wish.model
         self.kept = ""
         self.notice = ""
         self.context = (0, 0)

@@ -20,7 +20,10 @@ from glm.messages import Sampling
 
 @dataclass(frozen=True, slots=True)
 class Drawer:
-    """The components, in the order in which a handler gets their values."""
+    """The components, in the order in which a handler gets their values.
+
+    `model` is not shown: what is chosen beside the input, see `demo.model_choice`.
+    """
 
     system: gr.Textbox
     temperature: gr.Slider
@@ -29,6 +32,7 @@ class Drawer:
     repetition: gr.Slider
     max_tokens: gr.Slider
     seed: gr.Number
+    model: gr.Textbox
     reset: gr.Button
     save: gr.HTML
     load: gr.UploadButton
@@ -36,7 +40,7 @@ class Drawer:
 
     @property
     def inputs(self) -> list[Component]:
-        return [self.system, *self.sampling, self.max_tokens, self.seed]
+        return [self.system, *self.sampling, self.max_tokens, self.seed, self.model]
 
     @property
     def sampling(self) -> list[Component]:
@@ -54,12 +58,13 @@ class Drawer:
             self.repetition: gr.update(value=chosen.repetition_penalty),
             self.max_tokens: gr.update(value=chosen.max_tokens, **longest),
             self.seed: gr.update(value=chosen.seed),
+            self.model: wish.model,
         }
 
 
 def wish(values: Sequence[Any]) -> Wish:
     """The values of `Drawer.inputs`. An emptied field is the default."""
-    system, temperature, top_p, top_k, repetition, max_tokens, seed = values
+    system, temperature, top_p, top_k, repetition, max_tokens, seed, model = values
     normal = Sampling()
 
     def number(value: Any, otherwise: Any, kind: type) -> Any:
@@ -73,7 +78,7 @@ def wish(values: Sequence[Any]) -> Wish:
         repetition_penalty=number(repetition, normal.repetition_penalty, float),
         seed=number(seed, None, int),
     )
-    return Wish(str(system or ""), sampling)
+    return Wish(str(system or ""), sampling, str(model or ""))
 
 
 def build(labels: Labels) -> Drawer:
@@ -103,6 +108,7 @@ def build(labels: Labels) -> Drawer:
     )
     words = {"label": "settings.seed", "placeholder": "settings.seed_hint"}
     seed = labels.make(gr.Number, words, value=None, precision=0, minimum=0, elem_id="seed")
+    model = gr.Textbox(visible=False)
     reset = labels.make(gr.Button, {"value": "settings.reset"}, size="sm", variant="secondary")
     save = labels.html(_save, elem_id="save", js_on_load="glm.save(element, trigger, 'save')")
     load = labels.make(
@@ -114,9 +120,8 @@ def build(labels: Labels) -> Drawer:
         elem_id="import",
     )
     account = gr.HTML("", apply_default_css=False, elem_id="account")
-    return Drawer(
-        system, temperature, top_p, top_k, repetition, max_tokens, seed, reset, save, load, account
-    )
+    sampling = (temperature, top_p, top_k, repetition)
+    return Drawer(system, *sampling, max_tokens, seed, model, reset, save, load, account)
 
 
 def who(user: User, say: Say) -> str:

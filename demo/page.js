@@ -61,6 +61,7 @@
         bar.append(button("undo", words.undo, () => act("act", { kind: "undo", node: row.node })));
       }
       if (row.xray) bar.append(button("eye", words.xray, () => lookInside(row.node)));
+      if (row.model) bar.append(make("span", "by", row.model));
       if (row.note) bar.append(make("span", "note", row.note));
       if (row.figures) bar.append(make("span", "figures", row.figures));
     }
@@ -234,6 +235,7 @@
     document.body.dataset.tab = tab;
     address(tab, opened[tab] || "");
     setTimeout(name, 50);
+    glm.visited();
   }
   glm.list = (element, trigger, where) => {
     openers[where] = (id) => trigger("open", { id });
@@ -394,14 +396,8 @@
     const what = hit?.dataset.do;
     if (what === "close") closeAll();
     if (what === "models") { go("chat"); show("models", true); }
-    if (what === "choose") {
-      const field = $("#path textarea, #path input");
-      if (field) {
-        field.value = hit.dataset.id;
-        field.dispatchEvent(new Event("input", { bubbles: true }));
-        field.focus();
-      }
-    }
+    if (what === "manage" || what === "choose") { closeAll(); go("models"); }
+    if (what === "choose") glm.look(hit.dataset.id);
     if (event.target.closest("#composer .stop-button")) document.body.classList.add("stopping");
     if (event.target.closest(".w-new") && narrow()) show("side", false);
     tabbed(event);
@@ -417,7 +413,7 @@
     if (where !== tab) { tab = where; document.body.dataset.tab = tab; go(where); }
     openers[where]?.(id);
   });
-  Object.assign(glm, { show, closeAll, copy, confirmed, editor, there, name, address });
+  Object.assign(glm, { go, show, closeAll, copy, confirmed, editor, there, name, address });
   document.addEventListener("DOMContentLoaded", () => {
     paint();
     setTimeout(() => document.body.classList.add("ready"), 4000);

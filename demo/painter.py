@@ -9,15 +9,29 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from demo import acts, models
+from demo import acts, model_choice, models
 from demo.desk import Desk, Visitor
 from demo.drawer import who
 from demo.frame import Frame
 from demo.labels import Labels
 from demo.parts import Parts
+from demo.text import choose_language
 from glm.identity import LOCAL, User
 
 Updates = dict[Component, Any]
+COOKIE = "glm_lang"
+
+
+def language_of(desk: Desk, request: gr.Request) -> str:
+    """The language of a page that opens: chosen before, the program's, or the browser's."""
+    wanted = request.cookies.get(COOKIE) or desk.app.lang
+    return choose_language(wanted, request.headers.get("accept-language"))
+
+
+def sent(event: gr.EventData) -> dict[str, Any]:
+    """The data of an event of one of our scripts."""
+    data = getattr(event, "_data", None)
+    return data if isinstance(data, dict) else {}
 
 
 def visitor_of(desk: Desk, request: gr.Request, lang: str) -> Visitor:
@@ -100,17 +114,26 @@ class Painter:
         return {
             **self.frame(visitor, current, frame, words),
             **self.parts.drawer.updates(wish, self.context()),
+            **self.choice(visitor, wish.model),
+        }
+
+    def choice(self, visitor: Visitor, model: str) -> Updates:
+        """Which model answers the conversation, and a word when it is gone."""
+        manager, say = self.desk.app.manager, visitor.say
+        button = f'data-choose="{model_choice.BASE}"'
+        return {
+            self.parts.choice: model_choice.draw(manager, model, say, "data-choice"),
+            self.parts.gone: model_choice.draw_gone(manager, model, say, button),
         }
 
     def page(self, visitor: Visitor, lang: str, conversation: str) -> Updates:
         """Everything, in a language."""
         parts, operator = self.parts, visitor.user.operator
         state = self.desk.app.manager.state()
-        mine = gr.update(visible=operator)
         return joined(
             self.labels.updates(visitor.say),
             self.opened(visitor, conversation, lang),
-            {parts.path: mine, parts.open: mine, parts.lang: lang},
+            {parts.lang: lang},
             {parts.drawer.account: who(visitor.user, visitor.say)},
             {parts.table: models.table(visitor.say, lang, operator)},
             {parts.timer: gr.Timer(active=state.status == "loading")},

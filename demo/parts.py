@@ -44,9 +44,8 @@ class Parts:
     drawer: Drawer
     xray: gr.HTML
     table: gr.HTML
-    path: gr.Textbox
-    open: gr.Button
-    opening: gr.HTML
+    choice: gr.HTML
+    gone: gr.HTML
     timer: gr.Timer
 
     @property
@@ -120,6 +119,7 @@ def _talk(labels: Labels) -> dict[str, Component]:
 
 
 def _dock(labels: Labels) -> dict[str, Component]:
+    gone = plain(elem_id="gone", elem_classes="w-gone")
     files = plain(elem_id="files")
     composer = labels.make(
         gr.MultimodalTextbox,
@@ -135,8 +135,11 @@ def _dock(labels: Labels) -> dict[str, Component]:
         autofocus=True,
     )
     with gr.Row(elem_id="foot"):
+        script = "glm.choice(element, trigger) // 'choose' 'refresh'"
+        choice = plain(elem_id="choice", elem_classes="w-choice", js_on_load=script)
         line, usage = plain(elem_id="line"), plain(elem_id="usage")
-    return {"files": files, "composer": composer, "line": line, "usage": usage}
+    made = {"gone": gone, "files": files, "composer": composer, "choice": choice}
+    return {**made, "line": line, "usage": usage}
 
 
 def _chatbot(labels: Labels, name: str, label: str) -> gr.Chatbot:
@@ -159,17 +162,11 @@ def _chatbot(labels: Labels, name: str, label: str) -> gr.Chatbot:
 
 
 def _sheets(labels: Labels) -> dict[str, Component]:
-    """The dialogs: the X-ray of a turn, and another model."""
+    """The dialogs: the X-ray of a turn, and models worth opening."""
     with gr.Column(elem_id="xray", elem_classes="sheet"):
         labels.html(lambda say: sheet_head(say("xray.title"), say), elem_classes="sheet-head")
         xray = plain(elem_classes="sheet-body")
     with gr.Column(elem_id="models", elem_classes="sheet"):
         labels.html(lambda say: sheet_head(say("model.title"), say), elem_classes="sheet-head")
         table = plain(elem_classes="sheet-body")
-        with gr.Row(elem_classes="open-row"):
-            words = {"label": "model.path", "placeholder": "model.path_hint"}
-            path = labels.make(gr.Textbox, words, elem_id="path", visible=False, scale=4)
-            words = {"value": "model.open"}
-            opener = labels.make(gr.Button, words, variant="primary", visible=False, scale=0)
-        opening = plain(elem_id="opening")
-    return {"xray": xray, "table": table, "path": path, "open": opener, "opening": opening}
+    return {"xray": xray, "table": table}

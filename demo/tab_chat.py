@@ -9,23 +9,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from html import escape
 from typing import Any
 
 import gradio as gr
 
 from demo import acts, asking, models, writing
-from demo.desk import Desk
+from demo.desk import Desk, Wish
 from demo.drawer import wish
 from demo.frame import Frame
 from demo.labels import Labels
-from demo.painter import Painter, Updates, as_json, visitor_of
+from demo.model_choice import is_here
+from demo.painter import Painter, Updates, as_json, language_of, visitor_of
 from demo.parts import Parts, layout
 from demo.text import choose_language, sentence
 from glm.errors import GlmError, NotFound
-
-COOKIE = "glm_lang"
 
 
 def build(desk: Desk, labels: Labels, bar: gr.HTML) -> Callable[[gr.Blocks], None]:
@@ -117,11 +115,11 @@ class Keeping(Painter):
     def connect(self) -> None:
         p, quick = self.parts, self.quick
         here = [p.conversation, p.lang]
-        opened = [*p.drawn, *p.drawer.inputs]
+        opened = [*p.drawn, *p.drawer.inputs, p.choice, p.gone]
         p.turns.act(self.on_act, here, p.drawn, **quick)
         p.turns.xray(self.on_xray, here, p.xray, **quick)
         p.listing.open(self.on_open, here, opened, **quick)
-        p.fresh.click(self.on_new, p.lang, opened, **quick)
+        p.fresh.click(self.on_new, [p.lang, p.drawer.model], opened, **quick)
         p.listing.rename(self.on_rename, [*here, p.search], p.listing, **quick)
         p.listing.remove(self.on_remove, here, p.drawn, **quick)
         p.drawer.save.save(self.on_save, here, [p.saved, p.meter], **quick)
@@ -158,8 +156,13 @@ class Keeping(Painter):
     ) -> Updates:
         return self.opened(visitor_of(self.desk, request, lang), str(event.id))
 
-    def on_new(self, request: gr.Request, lang: str) -> Updates:
-        return self.opened(visitor_of(self.desk, request, lang), "")
+    def on_new(self, request: gr.Request, lang: str, model: str) -> Updates:
+        """The model stays chosen, unless it is gone."""
+        visitor = visitor_of(self.desk, request, lang)
+        opened = self.opened(visitor, "")
+        if not is_here(self.desk.app.manager, model):
+            return opened
+        return {**opened, **self.choice(visitor, model), self.parts.drawer.model: model}
 
     def on_rename(
         self, request: gr.Request, event: gr.EventData, conversation: str, lang: str, query: str
@@ -206,13 +209,15 @@ class Opening(Painter):
     """The page itself, its language, and the model behind it."""
 
     def connect(self, page: gr.Blocks) -> None:
-        p, quick, slow = self.parts, self.quick, self.slow
+        p, quick = self.parts, self.quick
         here, settings = [p.conversation, p.lang], p.drawer.inputs
         known = [
             *p.drawn,
             *settings,
             *self.labels.components,
             p.lang,
+            p.choice,
+            p.gone,
             p.table,
             p.timer,
             p.drawer.account,
@@ -221,20 +226,17 @@ class Opening(Painter):
         page.load(self.on_load, None, everything, **quick)
         page.unload(self.on_unload)
         p.top.language(self.on_language, here, everything, **quick)
-        p.drawer.reset.click(self.on_reset, p.drawer.system, settings, **quick)
-        p.timer.tick(self.on_tick, here, [p.line, p.timer, *settings], **quick)
-        gr.on(
-            [p.open.click, p.path.submit],
-            self.on_open_model,
-            [p.path, *here],
-            [p.opening, p.line, *settings],
-            **slow,
-        )
+        mine = [p.drawer.system, p.drawer.model]
+        p.drawer.reset.click(self.on_reset, mine, settings, **quick)
+        changed = [p.line, p.timer, *settings, p.choice, p.gone]
+        p.timer.tick(self.on_tick, [*here, p.drawer.model], changed, **quick)
+        shown = [p.choice, p.gone, p.line]
+        p.choice.choose(self.on_choose, here, [*shown, p.drawer.model, p.meter], **quick)
+        p.choice.refresh(self.on_refresh, [*shown, p.drawer.model, p.lang], shown, **quick)
 
     def on_load(self, request: gr.Request) -> Updates:
         """Which language, who, and which conversation."""
-        wanted = request.cookies.get(COOKIE) or self.desk.app.lang
-        lang = choose_language(wanted, request.headers.get("accept-language"))
+        lang = language_of(self.desk, request)
         conversation = request.query_params.get("c") or ""
         return self.page(visitor_of(self.desk, request, lang), lang, conversation)
 
@@ -248,11 +250,11 @@ class Opening(Painter):
         """The browser tab was closed: its answer ends."""
         self.desk.answers.forget(visitor_of(self.desk, request, "").key)
 
-    def on_reset(self, system: str) -> Updates:
-        defaults = replace(acts.DEFAULT, sampling=self.desk.app.manager.defaults(), system=system)
+    def on_reset(self, system: str, model: str) -> Updates:
+        defaults = Wish(system, self.desk.app.manager.defaults(), model)
         return self.parts.drawer.updates(defaults, self.context())
 
-    def on_tick(self, request: gr.Request, conversation: str, lang: str) -> Updates:
+    def on_tick(self, request: gr.Request, conversation: str, lang: str, model: str) -> Updates:
         """While a model loads; the last tick brings its defaults to a new conversation."""
         visitor, state = visitor_of(self.desk, request, lang), self.desk.app.manager.state()
         out: Updates = {self.parts.line: models.line(state, visitor.say)}
@@ -262,21 +264,34 @@ class Opening(Painter):
                 out |= self.parts.drawer.updates(
                     acts.wish_of(self.desk, visitor, ""), self.context()
                 )
+            out |= self.choice(visitor, model if conversation else "")
         return out
 
-    def on_open_model(
-        self, request: gr.Request, name: str, conversation: str, lang: str
-    ) -> Iterator[Updates]:
+    def on_choose(
+        self, request: gr.Request, event: gr.EventData, conversation: str, lang: str
+    ) -> Updates:
+        """Another model is to answer this conversation."""
+        visitor, model = visitor_of(self.desk, request, lang), str(event.model)
+        try:
+            acts.choose(self.desk, visitor, conversation, model)
+        except GlmError as error:
+            return self.frame(visitor, conversation, Frame(notice=sentence(visitor.say, error)))
+        return {
+            **self.choice(visitor, model),
+            self.parts.drawer.model: model,
+            self.parts.meter: "",
+        }
+
+    def on_refresh(self, request: gr.Request, *form: str) -> Updates:
+        """What others did to the models meanwhile: only what is not shown yet."""
+        choice, gone, line, model, lang = form
         visitor, p = visitor_of(self.desk, request, lang), self.parts
-        for step in models.open_model(self.desk, visitor, name):
-            kind = "failed" if step.failed else "done" if step.done else "busy"
-            text = f'<div class="opening {kind}" role="status">{escape(step.text)}</div>'
-            out: Updates = {p.opening: text}
-            if step.done:
-                out[p.line] = models.line(self.desk.app.manager.state(), visitor.say)
-            if step.done and not step.failed and not conversation:
-                out |= p.drawer.updates(acts.wish_of(self.desk, visitor, ""), self.context())
-            yield out
+        now = self.choice(visitor, model)
+        now[p.line] = models.line(self.desk.app.manager.state(), visitor.say)
+        shown = {p.choice: choice, p.gone: gone, p.line: line}
+        return {c: html for c, html in now.items() if html != (shown[c] or "")} or {
+            p.line: gr.skip()
+        }
 
 
 __all__ = ["Parts", "build"]

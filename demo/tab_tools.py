@@ -17,15 +17,13 @@ from demo import acts, gallery, own_tools, tool_acts, tool_asking, tool_painter,
 from demo.decision_form import decision
 from demo.desk import Desk, Visitor
 from demo.labels import Labels
-from demo.painter import Updates, as_json, visitor_of
+from demo.painter import Updates, as_json, language_of, sent, visitor_of
 from demo.text import choose_language, sentence
 from demo.tool_asking import Asked, At, ToolFrame
 from demo.tool_run import RunTicket
 from demo.tool_setup import changed, read_setup
 from demo.tools_parts import ToolParts, layout
 from glm.errors import GlmError, NotFound
-
-COOKIE = "glm_lang"
 
 
 def build(desk: Desk, labels: Labels, bar: gr.HTML) -> Callable[[gr.Blocks], None]:
@@ -43,12 +41,6 @@ def build(desk: Desk, labels: Labels, bar: gr.HTML) -> Callable[[gr.Blocks], Non
         page.unload(tab.on_unload)
 
     return connect
-
-
-def sent(event: gr.EventData) -> dict[str, Any]:
-    """The data of an event of `tools.js`."""
-    data = getattr(event, "_data", None)
-    return data if isinstance(data, dict) else {}
 
 
 class ToolsTab:
@@ -96,8 +88,10 @@ class ToolsTab:
         """The panel: switches, forms, own tools, servers, files, recordings."""
         p, quick, slow = self.parts, self.quick, self.slow
         here = [p.conversation, p.lang]
-        panel = [p.panel, p.setup, p.notice, p.hero]
-        p.state.set(self.on_set, here, p.setup, trigger_mode="always_last", **quick)
+        panel = [p.panel, p.setup, p.notice, p.hero, p.choice, p.gone]
+        chosen = [p.choice, p.gone]
+        p.state.set(self.on_set, here, [p.setup, *chosen], trigger_mode="always_last", **quick)
+        p.choice.refresh(self.on_refresh, [*chosen, p.setup, p.lang], chosen, **quick)
         p.state.attempt(self.on_try, here, p.reply, trigger_mode="multiple", **slow)
         p.state.halt(self.on_halt, None, None, trigger_mode="multiple", **quick)
         p.state.visitors(self.on_visitors, p.lang, p.notice, trigger_mode="multiple", **quick)
@@ -174,15 +168,13 @@ class ToolsTab:
     # ---- conversations ----
 
     def on_load(self, request: gr.Request) -> Updates:
-        return self._page(request, self._lang(request), request.query_params.get("c") or "")
-
-    def _lang(self, request: gr.Request) -> str:
-        wanted = request.cookies.get(COOKIE) or self.desk.app.lang
-        return choose_language(wanted, request.headers.get("accept-language"))
+        return self._page(
+            request, language_of(self.desk, request), request.query_params.get("c") or ""
+        )
 
     def on_servers(self, request: gr.Request) -> str:
         """The operator's servers, apart: one that starts makes nobody wait for the page."""
-        visitor = visitor_of(self.desk, request, self._lang(request))
+        visitor = visitor_of(self.desk, request, language_of(self.desk, request))
         return own_tools.draw_servers(self.desk, visitor)
 
     def on_language(self, request: gr.Request, event: gr.EventData, conversation: str) -> Updates:
@@ -264,12 +256,27 @@ class ToolsTab:
 
     # ---- the panel ----
 
-    def on_set(self, request: gr.Request, event: gr.EventData, conversation: str, lang: str) -> str:
+    def on_set(
+        self, request: gr.Request, event: gr.EventData, conversation: str, lang: str
+    ) -> Updates:
         """Switches of the panel, all since it was drawn; the page shows them already."""
         visitor, data = visitor_of(self.desk, request, lang), sent(event)
         now = tool_acts.change(self.desk, visitor, data)
         tool_acts.remember(self.desk, visitor, conversation, now)
-        return now.text()
+        choice = {}
+        if now.model != read_setup(data.get("base")).model:
+            choice = tool_painter.choice(self.desk, self.parts, visitor, now)
+        return {self.parts.setup: now.text(), **choice}
+
+    def on_refresh(
+        self, request: gr.Request, choice: str, gone: str, setup: str, lang: str
+    ) -> Updates:
+        """What others did to the models meanwhile: only what is not shown yet."""
+        visitor, p = visitor_of(self.desk, request, lang), self.parts
+        now = tool_painter.choice(self.desk, p, visitor, read_setup(setup))
+        shown = {p.choice: choice, p.gone: gone}
+        changed = {c: html for c, html in now.items() if html != (shown[c] or "")}
+        return changed or {p.gone: gr.skip()}
 
     def _panel(self, visitor: Visitor, setup: Any, lang: str, notice: str = "") -> Updates:
         p = self.parts

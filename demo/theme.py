@@ -1,7 +1,7 @@
 """How the page looks: one restrained palette and system fonts; nothing comes from elsewhere.
 
-The rules of layout are in style.css and tools.css, what the browser does by itself is in page.js
-and tools.js.
+The rules of layout are in the style sheets beside this file, what the browser does by itself is
+in the scripts: one of each for the page and the chat, for the Tools tab, for the Models tab.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any
 import gradio as gr
 
 HERE = Path(__file__).parent
-STYLES, SCRIPTS = ("style.css", "tools.css"), ("page.js", "tools.js")
+STYLES = ("style.css", "tools.css", "models.css")
+SCRIPTS = ("page.js", "tools.js", "models.js")
 FONT = (
     "system-ui",
     "-apple-system",

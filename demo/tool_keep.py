@@ -91,7 +91,7 @@ class Keep:
             produced=answered.produced,
             usage=answered.finish.usage,
             seconds=answered.finish.seconds,
-            model="base",
+            model=self.ticket.model,
             sampling=self.sampling,
             finish="rounds" if at_limit else answered.finish.reason,
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from demo import gallery, own_tools, tool_acts, tool_cards
+from demo import gallery, model_choice, own_tools, tool_acts, tool_cards
 from demo.desk import Desk, Visitor
 from demo.painter import Updates, as_json
 from demo.text import LANGUAGES
@@ -51,6 +51,17 @@ def panel(desk: Desk, parts: ToolParts, visitor: Visitor, setup: Setup) -> Updat
     return {
         parts.panel: tool_cards.panel(cards, setup, visitor.say, desk.app.public),
         parts.setup: setup.text(),
+        **choice(desk, parts, visitor, setup),
+    }
+
+
+def choice(desk: Desk, parts: ToolParts, visitor: Visitor, setup: Setup) -> Updates:
+    """Which model answers the session, and a word when it is gone."""
+    manager, say = desk.app.manager, visitor.say
+    button = f'data-act="t-model" data-model="{model_choice.BASE}"'
+    return {
+        parts.choice: model_choice.draw(manager, setup.model, say, 'data-set="model"'),
+        parts.gone: model_choice.draw_gone(manager, setup.model, say, button),
     }
 
 

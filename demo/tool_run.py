@@ -18,8 +18,10 @@ from dataclasses import dataclass, replace
 from demo import tool_steps
 from demo.decision_form import Known
 from demo.desk import Desk, Question, Ticket, Visitor, Wish
+from demo.model_choice import chosen
+from demo.models import why_none
 from demo.text import sentence
-from demo.tool_keep import Keep, recordings
+from demo.tool_keep import Keep, recordings, settings
 from demo.tool_live import Live
 from demo.tool_setup import Setup
 from demo.tool_steps import Step
@@ -48,11 +50,15 @@ class RunTicket(Ticket):
         decision: tuple[str, loop.Decision] | None = None,
         fresh: bool = False,
     ) -> None:
-        super().__init__(question, Wish(setup.system))
+        super().__init__(question, Wish(setup.system, model=setup.model))
         self.setup, self.decision, self.fresh = setup, decision, fresh
         self.words = ""
         self.tools: Sequence[Known] = ()
         self.loop: loop.LoopStream | None = None
+
+    def choose(self, model: str) -> None:
+        """This is what answers."""
+        self.model, self.setup = model, replace(self.setup, model=model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +112,7 @@ def _run(desk: Desk, visitor: Visitor, ticket: RunTicket) -> Iterator[RunFrame]:
     yield from _until_ready(desk, visitor, ticket, before)
     if ticket.stopped.is_set():
         return
+    ticket.choose(chosen(desk.app.manager, ticket.setup.model))
     sampling = seeded(_sampling(desk, ticket.setup))
     stream = _begin(desk, visitor, ticket, (past, sampling))
     ticket.loop = stream
@@ -113,6 +120,7 @@ def _run(desk: Desk, visitor: Visitor, ticket: RunTicket) -> Iterator[RunFrame]:
     keep = Keep(desk, owner, ticket, path, sampling)
     try:
         keep.question()
+        desk.app.store.set_settings(*keep.place, settings(ticket.setup))
     except BaseException:
         stream.close()
         raise
@@ -130,7 +138,8 @@ def _begin(
     def ask(conversation: Conversation) -> EventStream:
         if ticket.words:
             return Spoken(ticket.words)  # type: ignore[return-value]
-        return desk.app.manager.chat(conversation, sampling, options=options)
+        model = ticket.model
+        return desk.app.manager.chat(conversation, sampling, model=model, options=options)
 
     step, review = setup.mode != "auto", setup.mode == "review"
     limits = loop.LoopOptions(rounds=setup.rounds, step=step, review=review)
@@ -217,8 +226,8 @@ def _until_ready(
     desk: Desk, visitor: Visitor, ticket: RunTicket, before: list[Step]
 ) -> Iterator[RunFrame]:
     while (state := desk.app.manager.state()).info is None and not ticket.stopped.is_set():
-        if state.status == "failed":
-            raise NotReady(state.message)
+        if state.status != "loading":
+            raise NotReady(why_none(state, visitor.say))
         done = "" if state.progress is None else f" {state.progress:.0%}"
         yield RunFrame(before, visitor.say("model.loading") + done)
         desk.app.manager.wait(STEP)

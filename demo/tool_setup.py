@@ -15,6 +15,7 @@ from glm.messages import Policy
 
 PREFIX = "tools-"  # of the ids of conversations that belong to the Tools tab
 ROUNDS = (1, 8, 30)  # least, normal, most
+PLAIN = ("mode", "constrained", "rounds", "replay", "system", "temperature", "longest", "model")
 LONGEST = (16, 512, 8192)  # tokens of one answer
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 Mode = Literal["auto", "step", "review"]
@@ -26,7 +27,7 @@ class Setup:
     """`names` None: the built-in tools. `mode`: "auto" runs what is allowed, "step" waits before
     every call, "review" after it as well. `replay`: recorded answers instead of the tools.
     `mocks` are fixed answers by a tool's name. `temperature` None is the model's own; `longest`
-    is what one answer may have in tokens.
+    is what one answer may have in tokens. `model` answers, "" is whatever is the default.
     """
 
     names: tuple[str, ...] | None = None
@@ -39,6 +40,7 @@ class Setup:
     system: str = ""
     temperature: float | None = None
     longest: int = LONGEST[1]
+    model: str = ""
 
     def enabled(self, known: Iterable[Any]) -> tuple[str, ...]:
         """The names to offer, of these cards, in their order."""
@@ -84,6 +86,7 @@ def read_setup(found: Any) -> Setup:
         mocks=_strings(data.get("mocks")),
         system=data["system"] if isinstance(data.get("system"), str) else "",
         temperature=_number(data.get("temperature")),
+        model=data["model"] if isinstance(data.get("model"), str) else "",
     )
 
 
@@ -100,7 +103,7 @@ def changed(setup: Setup, field_: str, name: str, value: Any, known: Iterable[An
     if field_ == "mock":
         rest = {key: text for key, text in setup.mocks.items() if key != name}
         return replace(setup, mocks={**rest, name: value} if value else rest)
-    if field_ in ("mode", "constrained", "rounds", "replay", "system", "temperature", "longest"):
+    if field_ in PLAIN:
         return read_setup({**setup.settings(), field_: value})
     return setup
 

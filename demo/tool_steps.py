@@ -13,6 +13,7 @@ from html import escape
 from demo import step_html
 from demo.bubbles import figures
 from demo.decision_form import Known, form
+from demo.model_choice import names, title
 from demo.text import Say
 from glm.messages import ToolCall, ToolResult
 from glm.observations import FAILED, SKIPPED, observation
@@ -124,6 +125,8 @@ def _model_buttons(node: Node, say: Say) -> list[str]:
     ]
     if node.turn is not None:
         parts.append(step_html.button("eye", say("page.xray"), "t-xray", node=node.id))
+        if names(node.turn.model):
+            parts.append(f'<span class="by">{escape(title(node.turn.model))}</span>')
         parts.append(f'<span class="figures">{escape(figures(node.turn, say))}</span>')
     return parts
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from glm.toolbox import Cancel
+from glm.cancel import Cancel
 
 Key = tuple[str, str]  # of a visitor: user and browser tab
 

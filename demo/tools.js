@@ -116,6 +116,7 @@
     if (act === "t-approve") trigger("server", { act: "approve", name: data.name, tool: data.tool || "", digest: data.digest || "" });
     if (act === "t-remove-server") glm.confirmed(data.name, () => trigger("server", { act: "remove", name: data.name }));
     if (act === "t-unisolated") trigger("isolate", {});
+    if (act === "t-model") { note({ field: "model", name: "", value: data.model }); flush(); }
     if (act === "t-halt") trigger("halt", { name: data.name });
     if (act === "t-all") everyTool(data.on === "1");
   }

@@ -42,6 +42,8 @@ class ToolParts:
     own: gr.HTML
     tape: gr.UploadButton
     sheet: gr.HTML
+    choice: gr.HTML
+    gone: gr.HTML
     reply: gr.HTML
 
     @property
@@ -59,6 +61,8 @@ class ToolParts:
             self.files,
             self.panel,
             self.setup,
+            self.choice,
+            self.gone,
         ]
 
 
@@ -122,6 +126,7 @@ def _talk() -> dict[str, Component]:
 
 def _dock(labels: Labels) -> dict[str, Component]:
     notice = plain(elem_id="t-notice", js_on_load=None)
+    gone = plain(elem_id="t-gone", elem_classes="w-gone", js_on_load=None)
     composer = labels.make(
         gr.MultimodalTextbox,
         {"placeholder": "tools.placeholder", "label": "tools.placeholder"},
@@ -133,7 +138,10 @@ def _dock(labels: Labels) -> dict[str, Component]:
         max_lines=8,
         max_plain_text_length=1_000_000,
     )
-    return {"notice": notice, "composer": composer}
+    with gr.Row(elem_id="t-foot", elem_classes="w-foot"):
+        script = "glm.choice(element, trigger) // 'refresh'"
+        choice = plain(elem_id="t-choice", elem_classes="w-choice", js_on_load=script)
+    return {"notice": notice, "gone": gone, "composer": composer, "choice": choice}
 
 
 def _panel(labels: Labels) -> dict[str, Component]:

@@ -17,6 +17,8 @@ from demo.attachments import split_context
 from demo.bubbles import Bubble, bubbles
 from demo.desk import Desk, Ticket, Visitor, Wish
 from demo.frame import Frame
+from demo.model_choice import chosen
+from demo.models import why_none
 from demo.text import Say, sentence
 from glm.chat import EventStream, Options
 from glm.errors import GlmError, NotFound, NotReady
@@ -56,9 +58,11 @@ def _write(desk: Desk, visitor: Visitor, ticket: Ticket) -> Iterator[Frame]:
     yield from _until_ready(desk, visitor, ticket, shown)
     if ticket.stopped.is_set():
         return
-    sampling = seeded(ticket.wish.sampling or desk.app.manager.defaults())
-    conversation = _conversation(ticket.wish.system, past)
-    stream = desk.app.manager.chat(conversation, sampling, options=Options(owner=owner))
+    manager = desk.app.manager
+    ticket.model = chosen(manager, ticket.wish.model)
+    sampling = seeded(ticket.wish.sampling or manager.defaults())
+    conversation, options = _conversation(ticket.wish.system, past), Options(owner=owner)
+    stream = manager.chat(conversation, sampling, model=ticket.model, options=options)
     ticket.hold(stream)
     try:
         keep = _keep_question(desk, visitor, ticket, sampling)
@@ -71,10 +75,10 @@ def _write(desk: Desk, visitor: Visitor, ticket: Ticket) -> Iterator[Frame]:
 def _until_ready(
     desk: Desk, visitor: Visitor, ticket: Ticket, question: list[Bubble]
 ) -> Iterator[Frame]:
-    """Wait for the first model, showing how far it is. Raises NotReady when it cannot load."""
+    """Wait for the first model, showing how far it is. Raises NotReady when none is to come."""
     while (state := desk.app.manager.state()).info is None and not ticket.stopped.is_set():
-        if state.status == "failed":
-            raise NotReady(state.message)
+        if state.status != "loading":
+            raise NotReady(why_none(state, visitor.say))
         done = "" if state.progress is None else f" {state.progress:.0%}"
         yield Frame(live=question, meter=visitor.say("model.loading") + done, context=(0, 0))
         desk.app.manager.wait(STEP)
@@ -102,7 +106,7 @@ class Keep:
             produced=tuple(stream.produced),
             usage=finish.usage,
             seconds=finish.seconds,
-            model="base",
+            model=self.ticket.model,
             sampling=self.sampling,
             finish=finish.reason,
         )
@@ -117,7 +121,7 @@ def _keep_question(desk: Desk, visitor: Visitor, ticket: Ticket, sampling: Sampl
         title = _title(question.message.content)
         conversation = conversation or store.create(owner, title, ticket.wish.system)
         node = store.append(owner, conversation, question.message, node)
-    store.set_settings(owner, conversation, settings(ticket.wish))
+    store.set_settings(owner, conversation, settings(ticket.wish, ticket.model))
     ticket.kept = conversation
     return Keep(desk, ticket, owner, node, sampling)
 
@@ -222,11 +226,11 @@ def seeded(sampling: Sampling) -> Sampling:
     return replace(sampling, seed=secrets.randbelow(2**31))
 
 
-def settings(wish: Wish) -> dict[str, object]:
+def settings(wish: Wish, model: str) -> dict[str, object]:
     """What a conversation remembers of how it is answered."""
-    chosen = wish.sampling
-    kept: dict[str, object] = {"system": wish.system}
-    if chosen:
+    sampling = wish.sampling
+    kept: dict[str, object] = {"system": wish.system, "model": model}
+    if sampling:
         names = ("max_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "seed")
-        kept["sampling"] = {name: getattr(chosen, name) for name in names}
+        kept["sampling"] = {name: getattr(sampling, name) for name in names}
     return kept

@@ -36,6 +36,7 @@ def _summary(turn: TurnRecord, say: Say) -> str:
     parts = [
         say("xray.usage", prompt=turn.usage.prompt, cached=turn.usage.cached, new=turn.usage.new)
     ]
+    parts.insert(0, say("xray.model", model=turn.model))
     parts.append(say("xray.seconds", seconds=f"{turn.seconds:.2f}"))
     if turn.sampling:
         chosen = turn.sampling

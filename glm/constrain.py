@@ -1,10 +1,11 @@
 """Tool schemas as a mask over our tokens: what a model may write next so that its calls hold.
 
 The dialect writes the grammar in `grammar(tools)`, where it has one: Lark text with a rule `start`
-and control tokens by id, `<[64795]>`; llguidance follows it. Compiled grammars and
-the tables of a vocabulary are kept, so a tool list that was seen before costs nothing. It is an
-error of the request, in one sentence, when a grammar cannot be made; nothing is made twice for
-two answers at once. It does not make the model call a tool, nor stop it at a limit of tokens.
+and control tokens by id, `<[64795]>`; llguidance follows it. None there is free decoding. Compiled
+grammars and the tables of a vocabulary are kept, so a tool list that was seen before costs
+nothing. It is an error of the request, in one sentence, when a grammar cannot be made; nothing is
+made twice for two answers at once. It does not make the model call a tool, nor stop it at a limit
+of tokens.
 """
 
 from __future__ import annotations
@@ -106,7 +107,8 @@ class Constrainer:
         self._grammars: Kept[llguidance.LLMatcher] = Kept(GRAMMARS)
 
     def calls(self, dialect: Dialect, tools: Sequence[ToolSpec]) -> Constraint | None:
-        """For an answer that may call `tools`; None without tools or in a dialect without calls.
+        """For an answer that may call `tools`; None without tools, in a dialect without calls, or
+        where its grammar is None.
 
         Raises BadRequest, naming the tool, when a schema cannot be followed.
         """
@@ -116,7 +118,9 @@ class Constrainer:
         if write is None:
             return None
         tokenizer: Vocabulary = dialect.tokenizer  # type: ignore[attr-defined]
-        key = (dialect.name, tokenizer.fingerprint, _digest(tools))
+        thinking = getattr(dialect, "thinking", False)  # does a prompt end inside a thought?
+        form = (dialect.name, dialect.stop, thinking)
+        key = (form, tokenizer.fingerprint, tokenizer.size, _digest(tools))
         matcher = self._grammars.get(key, lambda: self._compile(write, tokenizer, tools))
         return matcher and Constraint(matcher.deep_copy(), tokenizer.size + 1)
 
@@ -126,7 +130,9 @@ class Constrainer:
         grammar = write(tools)
         if grammar is None:
             return None
-        tables = self._vocabularies.get(tokenizer.fingerprint, lambda: _tables(tokenizer))
+        # One file may be read with more control tokens, or fewer.
+        same = (tokenizer.fingerprint, tokenizer.size)
+        tables = self._vocabularies.get(same, lambda: _tables(tokenizer))
         text = llguidance.LLMatcher.grammar_from_lark(HEADER + grammar)
         matcher = llguidance.LLMatcher(tables, text, log_level=0, limits=LIMITS)
         if matcher.is_error():

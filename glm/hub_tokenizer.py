@@ -10,17 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from glm.errors import BadRequest, CheckpointError
+from glm.hub_bytes import token_bytes
 from glm.tokenizer import TokenPiece, whole
 
 MOST_HELD = 8  # tokens of one character; more than that are broken bytes
 
 
 class HubTokenizer:
-    """The tokenizer of one checkpoint folder. Thread-safe: it never changes."""
+    """The tokenizer of one checkpoint folder. Thread-safe: once made it stays the same."""
 
     def __init__(self, folder: str | Path) -> None:
         """Raises CheckpointError, naming the folder, when transformers cannot read it."""
@@ -90,6 +92,19 @@ class HubTokenizer:
     def name(self, token: int) -> str:
         """The name of a control id."""
         return self._names.get(token, f"<unused {token}>")
+
+    @property
+    def bytes_known(self) -> bool:
+        """Does `raw` tell what every token stands for? Where not, calls cannot be constrained."""
+        return self._raw is not None
+
+    def raw(self, token: int) -> bytes | None:
+        """The bytes a token stands for; None for a control token, or an id that is no token."""
+        return None if self._raw is None or token in self._names else self._raw.get(token)
+
+    @cached_property
+    def _raw(self) -> dict[int, bytes] | None:
+        return token_bytes(json.loads(self._all.to_str()))
 
     def pieces(self, ids: Iterable[int]) -> list[TokenPiece]:
         """The tokens one by one, for people."""

@@ -1,10 +1,14 @@
-"""Open the weights of a recognised checkpoint: device, dtype, checks. The only loader.
+"""Open the weights of a recognised checkpoint: device, number type, checks. The only loader.
 
-No remote code, no pickle that is not weights_only, no network.
+No remote code, no pickle that is not weights_only, no network. On a CPU, weights that keep the
+number type of their file (`dtype="file"`) stay mapped from the disk.
 """
 
 from __future__ import annotations
 
+import gc
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +16,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers.utils import logging
 
+from glm.device import free_memory, needs_several, pick_device, pick_dtype
 from glm.errors import CheckpointError
-from glm.models.chatglm import ChatGLMConfig, ChatGLMForCausalLM
+from glm.families import check_native
 from glm.recognise import ModelInfo
+from glm.serves import check_serves
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-SHORT = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-SMALL = 300_000_000  # below this many parameters fp32 is the faster and exact choice on a CPU
 CHECKED_BYTES = 1 << 30  # weights up to this size are scanned for NaN as they are opened
 
 # What matters of the loading report is raised by load_model; the bars are the manager's to show.
@@ -26,73 +29,133 @@ logging.set_verbosity_error()
 logging.disable_progress_bar()
 
 
-def pick_device(wanted: str = "auto") -> torch.device:
-    """`auto` is CUDA, then MPS, then the CPU. Raises CheckpointError for a device not here."""
-    have = ["cpu"]
-    if torch.backends.mps.is_available():
-        have.insert(0, "mps")
-    if torch.cuda.is_available():
-        have.insert(0, "cuda")
-    if wanted == "auto":
-        return torch.device(have[0])
-    if wanted.split(":")[0] not in have:
-        raise CheckpointError(f"device {wanted!r} is not here; available: {', '.join(have)}")
-    return torch.device(wanted)
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to open: on `where` (or on `several` cards), as `kind`, quantised to `bits`."""
+
+    where: torch.device
+    kind: torch.dtype
+    bits: int | None = None
+    several: bool = False
 
 
-def pick_dtype(wanted: str, device: torch.device, parameters: int) -> torch.dtype:
-    """`auto`: fp32 for small models on a CPU; bf16 where the device computes it, else fp16."""
-    if wanted != "auto":
-        name = SHORT.get(wanted, wanted)
-        if name not in DTYPES:
-            raise CheckpointError(
-                f"dtype {wanted!r} is unknown; allowed: auto, {', '.join(DTYPES)}"
-            )
-        return DTYPES[name]
-    if device.type == "cpu":
-        return torch.float32 if parameters < SMALL else torch.bfloat16
-    if device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        return torch.float16
-    return torch.float16 if device.type == "mps" else torch.bfloat16
+def load_model(
+    info: ModelInfo, device: str = "auto", dtype: str = "auto", bits: int | None = None
+) -> Any:
+    """The causal model of a checkpoint, in eval mode, on its device or devices.
 
-
-def load_model(info: ModelInfo, device: str = "auto", dtype: str = "auto") -> ChatGLMForCausalLM:
-    """The model of a checkpoint, in eval mode, on its device.
-
+    `dtype` is auto, file, or a number type; `bits` 8 or 4 quantises while loading.
     Raises CheckpointError naming the file or weight: missing, truncated, of another shape, not
-    finite, a pickle with code in it, or too large for the memory.
+    finite, a pickle with code in it, too large for the memory, no architecture we run.
     """
-    where = pick_device(device)
-    kind = pick_dtype(dtype, where, info.parameters)
+    plan = make_plan(info, device, dtype, bits)
     for file in info.weights:
         _check_file(file)
-    model, report = _from_pretrained(info, kind)
-    _check_report(info, report)
     try:
-        model = model.to(where).eval()
-    except (RuntimeError, MemoryError) as error:
-        raise CheckpointError(_no_memory(info, error)) from error
-    _check_finite(info, model)
+        model, report = _from_pretrained(info, plan)
+        _check_report(info, report)
+        if plan.bits is None and plan.where.type != "cuda":
+            model = model.to(plan.where)
+        model.eval()
+        with _finished(model, plan):
+            _check_finite(info, model, plan.bits)
+            check_serves(info, model)
+    except (MemoryError, RuntimeError) as error:  # torch's own out-of-memory is a RuntimeError
+        model = None
+        _give_back()
+        raise _sentence(info, error) from error
     return model
 
 
-def _from_pretrained(info: ModelInfo, kind: torch.dtype) -> tuple[ChatGLMForCausalLM, Any]:
+def make_plan(info: ModelInfo, device: str, dtype: str, bits: int | None) -> Plan:
+    """Device, number type and cards. Raises CheckpointError when it cannot fit.
+
+    On a CPU without room for a converted copy, `auto` keeps the files' own number type.
+    """
+    if bits not in (None, 4, 8):
+        raise CheckpointError(f"{bits!r} bits are unknown; allowed: 4, 8")
+    if bits and info.config.get("quantization_config"):
+        raise CheckpointError(f"{info.path} is quantised already; open it without bits")
+    where = pick_device(device)
+    kind = pick_dtype(dtype, where, info.parameters, info.file_dtype)
+    own = pick_dtype("file", where, info.parameters, info.file_dtype)
+    if where.type == "cpu" and own == kind and info.file_dtype and not bits:
+        return Plan(where, kind)  # mapped, so it takes no memory of its own
+    size = info.parameters * (bits / 8 if bits else kind.itemsize)
+    several = needs_several(device, int(size))
+    free = None if several else free_memory(where)
+    if free is None or size <= free:
+        return Plan(where, kind, bits, several)
+    if dtype == "auto" and where.type == "cpu" and info.file_dtype and not bits:
+        return Plan(where, own)
+    raise CheckpointError(
+        f"not enough memory for {info.name}: it needs about {size / 1e9:.1f} GB, "
+        f"{free / 1e9:.1f} GB are free; open it in fewer bits or on another device"
+    )
+
+
+def _from_pretrained(info: ModelInfo, plan: Plan) -> tuple[Any, Any]:
+    options: dict[str, Any] = {"dtype": plan.kind, "output_loading_info": True}
+    if plan.where.type == "cuda":  # straight to the card, not by way of the memory
+        options |= {"device_map": {"": plan.where}}
+    if plan.bits:
+        from glm.quantise import load_options
+
+        options |= load_options(info.config, plan.bits, plan.kind, plan.where)
+    if plan.several:
+        options |= {"device_map": "auto"}
     try:
-        config = ChatGLMConfig.from_dict(dict(info.config))
-        return ChatGLMForCausalLM.from_pretrained(
+        kind, config = _architecture(info)
+        if info.packed_bits:
+            from glm.packed import unpacked_state
+
+            state = unpacked_state(info, plan.kind)
+            return kind.from_pretrained(None, config=config, state_dict=state, **options)
+        return kind.from_pretrained(
             str(info.path),
             config=config,
-            dtype=kind,
             local_files_only=True,
-            output_loading_info=True,
             use_safetensors=info.weights[0].suffix == ".safetensors",
+            **options,
         )
-    except MemoryError as error:
-        raise CheckpointError(_no_memory(info, error)) from error
-    except (RuntimeError, ValueError, OSError, KeyError, SafetensorError) as error:
-        if "out of memory" in str(error) or "can't allocate" in str(error):
-            raise CheckpointError(_no_memory(info, error)) from error
-        raise CheckpointError(f"{info.path} cannot be opened: {_first_line(error)}") from error
+    except (ValueError, OSError, KeyError, ImportError, AttributeError, SafetensorError) as error:
+        raise _sentence(info, error) from error
+
+
+def _finished(model: Any, plan: Plan) -> AbstractContextManager[None]:
+    """What a quantised model needs after it is opened; steps within leave its weights alone."""
+    if plan.bits is None:
+        return nullcontext()
+    from glm import quantise
+
+    quantise.finish(model)
+    as_loaded: AbstractContextManager[None] = quantise.as_loaded(model)
+    return as_loaded
+
+
+def _architecture(info: ModelInfo) -> tuple[Any, Any]:
+    """The class of the model and its config, for each `arch`."""
+    settings = dict(info.config)
+    if info.packed_bits:
+        settings.pop("quantization_bit")  # unpacked before the model sees them
+    if info.arch == "chatglm":
+        from glm.models.chatglm import ChatGLMConfig, ChatGLMForCausalLM
+
+        return ChatGLMForCausalLM, ChatGLMConfig.from_dict(settings)
+    if info.arch == "chatglm1":
+        from glm.models.chatglm1 import ChatGLM1Config, ChatGLM1ForCausalLM
+
+        return ChatGLM1ForCausalLM, ChatGLM1Config.from_dict(settings)
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    check_native(info.config, info.path)
+    config = AutoConfig.from_pretrained(
+        str(info.path), local_files_only=True, trust_remote_code=False
+    )
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        kind = info.config.get("model_type")
+        raise CheckpointError(f"{info.path}: {kind!r} is no model that continues text")
+    return AutoModelForCausalLM, config
 
 
 def _check_file(file: Path) -> None:
@@ -124,25 +187,39 @@ def _check_report(info: ModelInfo, report: Any) -> None:
             raise CheckpointError(f"{info.path} {verb} {', '.join(names[:3])}{more}")
 
 
-def _check_finite(info: ModelInfo, model: torch.nn.Module) -> None:
-    """NaN weights: all of a small model, one forward pass of a large one."""
-    size = sum(p.numel() * p.element_size() for p in model.parameters())
-    if size > CHECKED_BYTES:
+def _check_finite(info: ModelInfo, model: torch.nn.Module, bits: int | None) -> None:
+    """NaN weights: all of a small model, one forward pass of a large or a quantised one."""
+    large = sum(p.numel() * p.element_size() for p in model.parameters()) > CHECKED_BYTES
+    finite = True
+    if large or bits:
         with torch.inference_mode():
             ids = torch.zeros((1, 2), dtype=torch.long, device=next(model.parameters()).device)
-            if bool(torch.isfinite(model(input_ids=ids).logits).all()):
-                return
+            finite = bool(torch.isfinite(model(input_ids=ids).logits).all())
+    if large and finite:
+        return
     for name, weight in model.named_parameters():
         if not bool(torch.isfinite(weight).all()):
             raise CheckpointError(f"{info.path}: the weight {name} holds NaN or infinity")
+    if bits and not finite:
+        raise CheckpointError(f"{info.path} computes NaN or infinity in {bits} bit")
 
 
-def _no_memory(info: ModelInfo, error: BaseException) -> str:
-    gigabytes = info.parameters * 2 / 1e9
-    return (
-        f"not enough memory for {info.name}: about {gigabytes:.1f} GB in 16 bit "
-        f"({_first_line(error) or 'out of memory'})"
-    )
+def _give_back() -> None:
+    """What a failed load took, so that the model before it has room to answer."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _sentence(info: ModelInfo, error: BaseException) -> CheckpointError:
+    text = str(error)
+    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate" in text:
+        gigabytes = info.parameters * 2 / 1e9
+        return CheckpointError(
+            f"not enough memory for {info.name}: about {gigabytes:.1f} GB in 16 bit "
+            f"({_first_line(error) or 'out of memory'})"
+        )
+    return CheckpointError(f"{info.path} cannot be opened: {_first_line(error)}")
 
 
 def _first_line(error: BaseException) -> str:

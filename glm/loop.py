@@ -17,12 +17,13 @@ import logging
 import weakref
 from collections.abc import Iterator, Mapping
 
+from glm.cancel import Cancel
 from glm.chat import EventStream
 from glm.errors import GlmError
 from glm.messages import Conversation, Ended, LoopEvent
 from glm.pause import Decision
 from glm.rounds import Answered, Ask, LoopOptions, Rounds
-from glm.toolbox import Cancel, Toolbox
+from glm.toolbox import Toolbox
 
 __all__ = ["Ask", "Cancel", "Decision", "LoopOptions", "LoopStream", "Toolbox", "run"]
 

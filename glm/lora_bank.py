@@ -189,16 +189,11 @@ class LoraBank:
 
 def dense_weight(module: nn.Module) -> torch.Tensor:
     """The weight (out, in) of a linear module; of a quantised one what it stands for."""
-    weight = module.weight
-    state = getattr(weight, "quant_state", None)
-    if state is not None:  # bitsandbytes, 4 bit
-        from bitsandbytes.functional import dequantize_4bit
+    if module.weight.dtype.is_floating_point:
+        return module.weight.data
+    from glm.quantise import dequantised
 
-        return dequantize_4bit(weight.data, state)
-    scale = getattr(weight, "SCB", None)
-    if scale is not None:  # bitsandbytes, 8 bit
-        return weight.data.float() * (scale.float() / 127)[:, None]
-    return weight.data
+    return dequantised(module)
 
 
 def _like(model: nn.Module, module: nn.Module) -> torch.Tensor:

@@ -26,7 +26,7 @@ from glm.memory import Memory, read_memory
 from glm.messages import Conversation, Sampling
 from glm.recognise import EMBEDDED, ModelInfo, recognise
 from glm.shelf import BASE, OF, Shelf, Shelved
-from glm.tokenizer import Tokenizer
+from glm.tokenizers import open_tokenizer
 from glm.vocabulary import Vocabulary
 
 Status = Literal["loading", "ready", "failed", "aside"]
@@ -67,6 +67,7 @@ class Loaded:
     defaults: Sampling
     shelf: Shelf
     how: Opening
+    quantised: Any = None
 
 
 Opener = Callable[[ModelInfo, Opening], Engine]
@@ -77,7 +78,7 @@ def open_engine(info: ModelInfo, how: Opening) -> Engine:
     from glm.engines.local import LocalEngine
     from glm.load import load_model
 
-    return LocalEngine(load_model(info, how.device, how.dtype), context=info.context)
+    return LocalEngine(load_model(info, how.device, how.dtype, how.bits), context=info.context)
 
 
 def read_adapter(info: ModelInfo, engine: Engine, path: Path, alpha: float | None) -> Adapter:
@@ -85,6 +86,16 @@ def read_adapter(info: ModelInfo, engine: Engine, path: Path, alpha: float | Non
     from glm.adapters.opening import open_adapter
 
     return open_adapter(path, info, engine.config, alpha)  # type: ignore[attr-defined]
+
+
+def quantisation(engine: Engine, info: ModelInfo, dialect: Dialect) -> Any:
+    """The error of a model that was just quantised; None for an engine that has no model here."""
+    model = getattr(engine, "model", None)
+    if model is None:
+        return None
+    from glm.quantisation_error import SAMPLE, measure
+
+    return measure(model, info, dialect.prompt(SAMPLE))
 
 
 class Manager:
@@ -186,14 +197,15 @@ class Manager:
         info = recognise(folder, how.tokenizer)
         if is_hub_id(wanted):
             info = replace(info, name=wanted)
-        tokens = Tokenizer(info.tokenizer)
+        tokens = open_tokenizer(info)
         dialect = DIALECTS[info.dialect](tokens)
         self._progress(f"loading {info.name}", None)
         engine = self._opener(info, how)
+        quantised = quantisation(engine, info, dialect) if how.bits else None
         defaults = family_defaults(info, dialect)
         key = wanted if is_hub_id(wanted) else str(folder.expanduser().resolve())
         shelf = Shelf(engine, key, partial(read_adapter, info, engine), self._catalog)
-        return Loaded(info, engine, dialect, tokens, defaults, shelf, how)
+        return Loaded(info, engine, dialect, tokens, defaults, shelf, how, quantised)
 
     def _swap(self, loaded: Loaded) -> None:
         with self._changed:
@@ -229,6 +241,18 @@ class Manager:
     def how(self) -> Opening:
         """How the present model was opened."""
         return self._how
+
+    @property
+    def number_type(self) -> str:
+        """What the weights are computed in, such as "bfloat16"; "" where that is not known."""
+        engine = self._loaded.engine if self._loaded else None
+        kind = getattr(getattr(engine, "config", None), "dtype", None)
+        return str(kind or "").removeprefix("torch.")
+
+    @property
+    def quantised(self) -> Any:
+        """What opening in fewer bits has cost: a `QuantisationError`, or None."""
+        return self._loaded.quantised if self._loaded else None
 
     def adapters(self) -> list[Shelved]:
         """The adapters that are known for the present base."""

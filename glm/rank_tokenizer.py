@@ -72,6 +72,10 @@ class RankTokenizer:
         """The name of a control id."""
         return self._names.get(token, f"<unused {token}>")
 
+    def raw(self, token: int) -> bytes | None:
+        """The bytes a token stands for; None for a control token, or an id that is no token."""
+        return self._bytes.get(token)
+
     def pieces(self, ids: Iterable[int]) -> list[TokenPiece]:
         """The tokens one by one, for people; a part of a character as `<0xE4>`."""
         out = []

@@ -1,7 +1,7 @@
 """What a checkpoint folder is, told from its files; nothing is loaded and no code in it runs.
 
-The table `FAMILIES` is the one place that knows the families. Not covered yet: ChatGLM-6B v1,
-GLM-4 and other chat models, which are refused by name.
+The table in glm/families.py is the one place that knows the families; this file gathers the
+clues and the numbers. Not covered: GGUF files, and models that are not one causal text model.
 """
 
 from __future__ import annotations
@@ -12,15 +12,31 @@ from pathlib import Path
 from typing import Any
 
 from glm.errors import CheckpointError
+from glm.families import Arch, Clues, Family, TokenizerKind, tell
+from glm.rank_tokenizer import is_rank_file
+from glm.weights import Header, read_header, weight_files
 
 EMBEDDED = Path(__file__).parent.parent / "assets" / "tiny"
-INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-SINGLES = ("model.safetensors", "pytorch_model.bin")
+UNSAID_CONTEXT = 2048  # tokens, for a hub model whose config names no length
+TOKENIZER_FILES: dict[TokenizerKind, tuple[str, ...]] = {
+    "sentencepiece": ("tokenizer.model",),
+    "ranks": ("tokenizer.model",),
+    "ice": ("ice_text.model",),
+    "hub": ("tokenizer.json", "tokenizer.model", "vocab.json"),
+}
+LENGTHS = ("seq_length", "max_sequence_length", "max_position_embeddings", "n_positions")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A recognised checkpoint. `context` in tokens, `parameters` counted from the config."""
+    """A recognised checkpoint. `context` in tokens; `parameters` counted from the config of the
+    ChatGLM layouts, else from the weights' headers.
+
+    `arch` is which loader opens it, `tokenizer_kind` which tokenizer; `packed_bits` 4 or 8 for the
+    family's own packed checkpoints; `file_dtype` the number type of safetensors files. `chat` is
+    False for a base model, which continues text and was not trained to answer. `reason` says
+    for people why it was recognised and what to mind.
+    """
 
     name: str
     family: str
@@ -33,48 +49,77 @@ class ModelInfo:
     config: dict[str, Any]
     reason: str
     embedded: bool = False
+    arch: Arch = "chatglm"
+    tokenizer_kind: TokenizerKind = "sentencepiece"
+    packed_bits: int | None = None
+    file_dtype: str | None = None
+    chat: bool = True
 
 
 def recognise(path: str | Path, tokenizer: str | Path | None = None) -> ModelInfo:
     """Read a folder's config and file list. Raises CheckpointError, naming the file at fault.
 
-    `tokenizer` is another folder to take tokenizer.model from (`TOKENIZER_PATH`).
+    `tokenizer` is another folder (or file) to take the tokenizer from (`TOKENIZER_PATH`).
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise CheckpointError(f"no folder at {folder}")
     config = _config(folder)
-    family, dialect, reason = _family(config, folder)
-    tokens = Path(tokenizer).expanduser() if tokenizer else folder
-    tokens = tokens if tokens.is_file() else tokens / "tokenizer.model"
-    if not tokens.is_file():
-        raise CheckpointError(
-            f"no tokenizer at {tokens}; "
-            f"copy the tokenizer.model of {family} there or set TOKENIZER_PATH"
-        )
+    place = Path(tokenizer).expanduser() if tokenizer else folder
+    clues = _clues(config, folder, place)
+    family = tell(clues, folder)
+    _check_numbers(config, family, folder)
+    if family.rope == "divided":
+        config["rope_interpolation"] = True
+    tokens = _tokenizer(place, family)
+    weights = weight_files(folder)
+    header = read_header(weights)
+    parameters = _parameters(config, family, header, weights)
+    note = _prefix_note(config, parameters, weights, folder)
+    context, length_note = _context(config)
+    base = family.base(clues)
+    base_note = "; a base model: it continues text and was not trained to chat" if base else ""
     return ModelInfo(
-        name=folder.resolve().name,
-        family=family,
-        dialect=dialect,
+        name=_name(folder),
+        family=family.name,
+        dialect=family.dialect,
         path=folder,
-        context=int(config["seq_length"]),
-        parameters=count_parameters(config),
+        context=context,
+        parameters=parameters,
         tokenizer=tokens,
-        weights=_weights(folder),
+        weights=weights,
         config=config,
-        reason=reason,
+        reason=f"{family.told}{note}{length_note}{base_note}",
         embedded=folder.resolve() == EMBEDDED.resolve(),
+        arch=family.arch,
+        tokenizer_kind=family.tokenizer,
+        packed_bits=_packed_bits(config, family, folder),
+        file_dtype=header.dtype if header else None,
+        chat=not base,
     )
 
 
 def count_parameters(config: dict[str, Any]) -> int:
-    """How many numbers the model of an original ChatGLM2/3 config holds."""
-    hidden, ffn = config["hidden_size"], config["ffn_hidden_size"]
-    heads, groups = config["num_attention_heads"], config["multi_query_group_num"]
-    head_dim = config.get("kv_channels", hidden // heads)
+    """How many numbers the model of an original ChatGLM config holds, ChatGLM-6B's too."""
+    hidden, layers = config["hidden_size"], _number(config, "num_layers", "num_hidden_layers")
+    if "padded_vocab_size" not in config and "num_layers" in config:
+        return _count_first(config)
+    ffn = _number(config, "ffn_hidden_size", "intermediate_size")
+    heads = config["num_attention_heads"]
+    groups = _number(config, "multi_query_group_num", "num_key_value_heads")
+    head_dim = _number(config, "kv_channels", "head_dim") or hidden // heads
     qkv = (heads + 2 * groups) * head_dim
     layer = qkv * (hidden + 1) + heads * head_dim * hidden + 3 * hidden * ffn + 2 * hidden
-    return config["num_layers"] * layer + 2 * config["padded_vocab_size"] * hidden + hidden
+    rows = _number(config, "padded_vocab_size", "vocab_size")
+    return int(layers * layer + 2 * rows * hidden + hidden)
+
+
+def _count_first(config: dict[str, Any]) -> int:
+    hidden = config["hidden_size"]
+    ffn = config.get("inner_hidden_size") or 4 * hidden
+    attention = 4 * hidden * hidden + 4 * hidden
+    layer = attention + 2 * hidden * ffn + ffn + hidden + 4 * hidden
+    return int(config["num_layers"] * layer + 2 * config["vocab_size"] * hidden + 2 * hidden)
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -93,56 +138,123 @@ def _config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _family(config: dict[str, Any], folder: Path) -> tuple[str, str, str]:
-    """(family, dialect, why). ChatGLM2 and 3 share a layout; names and lengths tell them apart."""
-    kind = config.get("model_type")
-    if kind != "chatglm" or "num_layers" not in config:
-        raise CheckpointError(f"{folder}: model_type {kind!r} is not a ChatGLM2/3 checkpoint")
-    if "padded_vocab_size" not in config or config.get("position_encoding_2d"):
-        raise CheckpointError(f"{folder}: ChatGLM-6B (v1) is another architecture")
-    missing = [key for key in _NUMBERS if not isinstance(config.get(key), int)]
-    if missing:
-        raise CheckpointError(f"{folder / 'config.json'}: {', '.join(missing)} missing")
-    if config.get("pre_seq_len"):
-        raise CheckpointError(f"{folder}: a P-Tuning checkpoint; open its base model")
-    name = f"{config.get('_name_or_path', '')} {folder.resolve().name}".lower()
-    if "chatglm2" in name:
-        if "32k" in name and config.get("rope_ratio", 1) != 1:
-            config["rope_interpolation"] = True
-        return "ChatGLM2", "chatglm2", "named chatglm2"
-    return "ChatGLM3", "chatglm3", "ChatGLM2/3 layout, not named chatglm2"
+def _clues(config: dict[str, Any], folder: Path, place: Path) -> Clues:
+    ours = config.get("model_type") == "chatglm"
+    ranks = place if place.is_file() else place / "tokenizer.model"
+    origin = str(config.get("_name_or_path", "")).replace("\\", "/").rstrip("/")
+    return Clues(
+        config=config,
+        name=f"{origin.rpartition('/')[2]} {_name(folder)}".lower(),
+        code="".join(map(_text, sorted(folder.glob("*_chatglm.py")))) if ours else "",
+        template=_template(folder),
+        ranks=ours and ranks.is_file() and is_rank_file(ranks),
+    )
 
 
-_NUMBERS = (
-    "num_layers",
-    "hidden_size",
-    "ffn_hidden_size",
-    "num_attention_heads",
-    "multi_query_group_num",
-    "padded_vocab_size",
-    "seq_length",
-)
+def _name(folder: Path) -> str:
+    """The folder's name; of a folder in the hub's cache, the model's."""
+    whole = folder.resolve()
+    if whole.parent.name == "snapshots":
+        return whole.parent.parent.name.rpartition("--")[2]
+    return whole.name.replace("___", ".")  # as ModelScope writes a dot
 
 
-def _weights(folder: Path) -> tuple[Path, ...]:
-    """The weight files, safetensors first; every shard an index names must be there."""
-    for name in SINGLES:
-        index = folder / INDEXES[SINGLES.index(name)]
-        if index.is_file():
-            return _shards(folder, index)
-        if (folder / name).is_file():
-            return (folder / name,)
-    raise CheckpointError(f"no weights in {folder}; expected {' or '.join(SINGLES)}")
-
-
-def _shards(folder: Path, index: Path) -> tuple[Path, ...]:
+def _template(folder: Path) -> str:
+    if (folder / "chat_template.jinja").is_file():
+        return _text(folder / "chat_template.jinja")
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index} is not a weight index") from error
+        settings = json.loads(_text(folder / "tokenizer_config.json") or "{}")
+    except ValueError:
+        return ""
+    found = settings.get("chat_template") if isinstance(settings, dict) else None
+    return found if isinstance(found, str) else json.dumps(found) if found else ""
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _check_numbers(config: dict[str, Any], family: Family, folder: Path) -> None:
+    for keys in _NUMBERS[family.arch]:
+        if not any(isinstance(config.get(key), int) for key in keys):
+            raise CheckpointError(f"{folder / 'config.json'}: {keys[0]} missing")
+
+
+_SHARED = (("num_layers", "num_hidden_layers"), ("hidden_size",), ("num_attention_heads",))
+# What must be in a config: the original name of a number, then transformers' own.
+_NUMBERS: dict[Arch, tuple[tuple[str, ...], ...]] = {
+    "chatglm": (
+        *_SHARED,
+        ("ffn_hidden_size", "intermediate_size"),
+        ("multi_query_group_num", "num_key_value_heads"),
+        ("padded_vocab_size", "vocab_size"),
+        ("seq_length", "max_position_embeddings"),
+    ),
+    "chatglm1": (*_SHARED, ("vocab_size",), ("max_sequence_length",)),
+    "native": (),
+}
+
+
+def _number(config: dict[str, Any], *keys: str) -> int:
+    return next((int(config[key]) for key in keys if config.get(key)), 0)
+
+
+def _tokenizer(place: Path, family: Family) -> Path:
+    if place.is_file():
+        return place
+    names = TOKENIZER_FILES[family.tokenizer]
     for name in names:
-        if Path(str(name)).name != name:
-            raise CheckpointError(f"{index} names a file outside its folder: {name}")
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{folder / name} is missing; {index.name} names it")
-    return tuple(folder / name for name in names)
+        if (place / name).is_file():
+            return place / name
+    raise CheckpointError(
+        f"no tokenizer at {place / names[0]}; "
+        f"copy the {names[0]} of {family.name} there or set TOKENIZER_PATH"
+    )
+
+
+def _packed_bits(config: dict[str, Any], family: Family, folder: Path) -> int | None:
+    bits = config.get("quantization_bit") if family.arch != "native" else None
+    if bits not in (None, 0, 4, 8):
+        raise CheckpointError(f"{folder / 'config.json'}: quantization_bit {bits!r} is not 4 or 8")
+    return bits or None
+
+
+def _parameters(
+    config: dict[str, Any], family: Family, header: Header | None, weights: tuple[Path, ...]
+) -> int:
+    if family.arch != "native":
+        return count_parameters(config)
+    if header:
+        return header.numbers
+    return sum(file.stat().st_size for file in weights) // 2  # pickles: as if 16 bits each
+
+
+def _context(config: dict[str, Any]) -> tuple[int, str]:
+    """The length, and a note where it is not the one the config names."""
+    length = _number(config, *LENGTHS)
+    if not length:
+        return UNSAID_CONTEXT, "; its config names no length"
+    window = config.get("sliding_window") or 0
+    layers = config.get("layer_types")
+    slides = "sliding_attention" in layers if layers else config.get("use_sliding_window", True)
+    if window and slides and window < length:
+        return window, f"; its attention slides, so only {window} of {length} tokens are used"
+    return length, ""
+
+
+def _prefix_note(
+    config: dict[str, Any], parameters: int, weights: tuple[Path, ...], folder: Path
+) -> str:
+    """A P-Tuning folder with the whole model inside opens as its base, one without is refused."""
+    length = config.get("pre_seq_len")
+    if not length:
+        return ""
+    if sum(file.stat().st_size for file in weights) < parameters // 4:  # int4 would be half
+        raise CheckpointError(
+            f"{folder}: a P-Tuning checkpoint without the model; "
+            "open its base model, then this folder as an adapter"
+        )
+    return f"; its P-Tuning prefix of {length} tokens is not applied: open it as an adapter"

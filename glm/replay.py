@@ -18,9 +18,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from glm.cancel import Cancel
 from glm.errors import BadRequest
 from glm.messages import Image, Policy, Table, ToolCall, ToolResult, ToolSpec
-from glm.toolbox import Cancel, Toolbox
+from glm.toolbox import Toolbox
 
 REPLAY, MOCK = "replay", "mock"  # `ToolResult.recorded` of what did not run
 

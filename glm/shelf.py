@@ -38,9 +38,9 @@ class Shelved:
     path: Path
     alpha: float | None = None
     version: str = ""
-    bytes: int = 0
     info: AdapterInfo | None = None
     problem: str = ""
+    bytes: int = 0
 
     @property
     def loaded(self) -> bool:

@@ -23,7 +23,10 @@ YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
 def opt(default: Any, help: str, **about: Any) -> Any:
-    """A field with its help; `about` may hold env, choices, minimum, maximum, metavar."""
+    """A field with its help; `about` may hold env, also, choices, minimum, maximum, metavar.
+
+    `env` and `also` are other names of the variable and of the flag.
+    """
     return field(default=default, metadata={"help": help, **about})
 
 
@@ -40,7 +43,15 @@ class Options:
     )
     device: str = opt("auto", "where the model runs: auto, cpu, cuda, cuda:1, mps")
     dtype: str = opt(
-        "auto", "number type of the weights", choices=("auto", "float32", "bfloat16", "float16")
+        "auto",
+        "number type of the weights; file is the file's own, which is mapped and not copied",
+        choices=("auto", "file", "float32", "bfloat16", "float16"),
+    )
+    quantization_bit: Literal["none", "8", "4"] = opt(
+        "none",
+        "open the model in 8 or 4 bit: less memory, a little less exact",
+        env=("QUANTIZATION_BIT",),
+        also=("--quantization_bit",),
     )
     lang: str = opt("auto", "language of the page", choices=("auto", "zh", "en"))
     # Beside the program: whoever moves, backs up or deletes the folder has everything in it.
@@ -64,6 +75,11 @@ class Options:
         "", "path or URL under which a proxy serves the page", env=("GRADIO_ROOT_PATH",)
     )
     open: bool | None = opt(None, "open the page in a browser (when there is a desktop)")
+
+    @property
+    def bits(self) -> int | None:
+        """What `--quantization-bit` says, as a number."""
+        return None if self.quantization_bit == "none" else int(self.quantization_bit)
 
     @property
     def address(self) -> str:
@@ -131,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
             words += f" (default {item.default})"
         parser.add_argument(
             flag,
+            *about.get("also", ()),
             action="append" if kind == tuple[str, ...] else "store",
             default=None,
             metavar=about.get("metavar") or item.name.rpartition("_")[2].upper(),

@@ -7,6 +7,7 @@ ends open answers within three seconds and leaves no process behind.
 from __future__ import annotations
 
 import errno
+import gc
 import http.client
 import inspect
 import os
@@ -133,7 +134,7 @@ def make_app(options: Options, data: Path) -> App:
     from glm.store import Store
     from tools.workshop import Workshop
 
-    how = Opening(options.device, options.dtype, tokenizer=options.tokenizer or None)
+    how = Opening(options.device, options.dtype, options.bits, options.tokenizer or None)
     manager = Manager(options.model or None, how, adapter=options.adapter or None, data=data)
     try:
         store = Store(data / "workbench.db")
@@ -237,6 +238,7 @@ def _after_start(
     print(f"GLM Workbench is at {url}", flush=True)
     if password:
         print(f"Log in as operator with the password {password} (shown only now)", flush=True)
+    settle()
     app.manager.start()
     threading.Thread(target=_report_model, args=(app, server), name="report", daemon=True).start()
     if options.open or (options.open is None and sys.stdout.isatty() and _has_desktop()):
@@ -246,6 +248,16 @@ def _after_start(
 
         share(host, options.port, access.origins, app.data_dir)
     _first_look(app, server, by_choice=options.interpreter == "off")
+
+
+def settle() -> None:
+    """What is there now stays, so no garbage collection need ever look at it again.
+
+    A full one over all of the page's objects would hold everybody up for a tenth of a second. A
+    model is not among them: one that is replaced must go.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _first_look(app: App, server: PageFirst, by_choice: bool) -> None:

@@ -137,11 +137,11 @@ def ranks(more: tuple[str, ...] = ()) -> RankTokenizer:
 
 
 @cache
-def hub(template: str) -> HubTokenizer:
-    """A byte-level tokenizer.json with a template."""
+def hub(template: str, tags: tuple[str, ...] = TAGS[:4]) -> HubTokenizer:
+    """A byte-level tokenizer.json with a template, and control tokens."""
     folder = Path(mkdtemp())
     vocabulary = {char: i for i, char in enumerate(byte_characters())}
-    names = ("<|im_start|>", "<|im_end|>", *TAGS[:4])
+    names = ("<|im_start|>", "<|im_end|>", *tags)
     added = [
         {
             "id": len(vocabulary) + i,

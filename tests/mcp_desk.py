@@ -12,7 +12,7 @@ from typing import Any
 
 from glm.messages import ToolCall, ToolResult
 from tools.mcp import Offer, Servers
-from tools.registry import Context, Registry, Stop
+from tools.registry import Cancel, Context, Registry
 
 HERE = Path(__file__).resolve().parent
 PLAIN = {"command": sys.executable, "args": [str(HERE / "mcp_plain_server.py")]}
@@ -72,10 +72,10 @@ class Desk:
     def names(self) -> list[str]:
         return [tool.name for tool in self.registry.tools()]
 
-    def call(self, name: str, stop: Stop | None = None, /, **arguments: Any) -> ToolResult:
+    def call(self, name: str, stop: Cancel | None = None, /, **arguments: Any) -> ToolResult:
         context = Context("ann", "c1", self.folder)
         box = self.registry.toolbox(self.names(), context)
-        return box.call(ToolCall(name, arguments), stop or Stop())
+        return box.call(ToolCall(name, arguments), stop or Cancel())
 
     def describe(self, text: str) -> None:
         """What `echo` says of itself from now on."""

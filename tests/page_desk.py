@@ -20,7 +20,7 @@ from glm.messages import Sampling
 from glm.store import Store
 from glm.tokenizer import Tokenizer
 from tests.shared_files import tokenizer_file
-from tests.tiny_checkpoint import write_checkpoint
+from tests.tiny_checkpoint import write_shell
 
 ANN, BOB = User("ann", "Ann", operator=True), User("bob", "Bob")
 WISH = Wish("", Sampling(max_tokens=200, seed=1))
@@ -57,7 +57,7 @@ def make_desk(
 ) -> tuple[Desk, Scripted]:
     """A desk whose model has loaded, and the maker of its engines."""
     opener = Scripted(script, **about)
-    model = write_checkpoint(folder / "model", vocabulary=128)
+    model = write_shell(folder / "model")
     manager = Manager(model, opener=opener)
     manager.open(model)
     return Desk(App(manager, Store(folder / "chats.db"), folder)), opener

@@ -14,6 +14,7 @@ import pytest
 
 from finetune.pretrain import simulate
 from finetune.pretrain.words import lists
+from glm.cancel import Cancel
 from glm.errors import ToolError
 from glm.messages import ToolCall
 from tests.uploaded import GOODS, SALES, store
@@ -26,7 +27,6 @@ from tools.builtin.query_table import query_table
 from tools.builtin.random_number import random_number
 from tools.builtin.read_file import read_file
 from tools.builtin.search_files import search_files
-from tools.cancel import Stop
 from tools.places import zone_of
 from tools.registry import Context, Registry
 
@@ -78,7 +78,7 @@ def test_every_tool_runs_through_the_registry(sales, tmp_path, monkeypatch):
         "read_file": {"name": "notes.txt"},
         "query_table": {"sql": "SELECT COUNT(*) FROM sales"},
     }
-    results = {name: box.call(ToolCall(name, given), Stop()) for name, given in calls.items()}
+    results = {name: box.call(ToolCall(name, given), Cancel()) for name, given in calls.items()}
     assert not [result.text for result in results.values() if result.error]
     assert results["calculator"].text == "42"
     assert results["read_file"].text == "hello"

@@ -29,6 +29,10 @@ RUN_BY = {
         "test_program_models.py::test_a_folder_in_the_hub_layout_answers"
     ),
     "python -m glm.chat assets/tiny": "test_docs.py::test_the_terminal_chat_explains_itself",
+    "python -m glm.inspect assets/tiny": "test_inspect.py::test_the_command_prints_the_screen",
+    "python -m glm.convert assets/tiny tiny-native --to native": (
+        "test_convert.py::test_the_command_writes_and_tells_the_verdict"
+    ),
     "python -m finetune.pretrain.score": "test_docs.py::test_a_module_explains_itself",
 }
 
@@ -109,7 +113,9 @@ def test_the_terminal_chat_explains_itself():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("module", ["finetune.pretrain.score", "glm.chat"])
+@pytest.mark.parametrize(
+    "module", ["finetune.pretrain.score", "glm.chat", "glm.inspect", "glm.convert"]
+)
 def test_a_module_explains_itself(module):
     done = subprocess.run(
         [sys.executable, "-m", module, "--help"],

@@ -31,7 +31,7 @@ LAYERS = {
     "demo": {"demo", "glm", "tools", "finetune"},
     "launcher": {"launcher", "api", "glm", "demo", "tools"},
 }
-TOOLS_MAY_USE = ("glm.messages", "glm.errors")
+TOOLS_MAY_USE = ("glm.messages", "glm.errors", "glm.cancel")
 # The tools' specifications are data for the pre-training dialogues; running them is not.
 FINETUNE_MAY_USE = ("tools", "tools.builtin")
 # Until the environment is ready these may use nothing else.
@@ -50,6 +50,7 @@ STANDARD_LIBRARY_ONLY = (
     "glm/__init__.py",
     "glm/messages.py",
     "glm/errors.py",
+    "glm/cancel.py",
     "glm/identity.py",
     "glm/engines/__init__.py",
     "glm/engines/base.py",
@@ -67,7 +68,10 @@ PLACES = {
     "accelerate": ("glm/", "finetune/"),
     "safetensors": ("glm/", "finetune/"),
     "sentencepiece": ("glm/", "finetune/"),
+    "bitsandbytes": ("glm/quantise.py", "glm/models/int8.py", "finetune/"),
     "deepspeed": ("finetune/",),
+    "tokenizers": ("glm/export/fast_tokenizer.py",),
+    "gguf": ("glm/export/gguf.py",),
     "llguidance": ("glm/constrain.py",),
     "mcp": ("tools/mcp/",),
     "huggingface_hub": ("glm/hub.py",),
@@ -82,7 +86,7 @@ PLACES = {
     ),
     "requests": (
         "launcher/share.py",
-        "glm/hub.py",
+        "glm/modelscope.py",
         "glm/engines/remote.py",
         "tools/builtin/get_weather.py",
     ),
@@ -228,7 +232,7 @@ def test_every_library_that_is_imported_is_a_pinned_dependency():
         "markdown_it": "markdown-it-py",
         "zmq": "pyzmq",
     }
-    optional = {"bitsandbytes", "msvcrt", "cpm_kernels", "pyarrow"}
+    optional = {"msvcrt", "cpm_kernels", "pyarrow"}
     wrong = set()
     for path in files("glm", "tools", "finetune", "api", "demo", "launcher"):
         for target in imports(path):
@@ -378,11 +382,5 @@ def test_no_file_of_code_is_half_a_megabyte():
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True
     ).stdout.splitlines()
-    large = [
-        path
-        for path in listed
-        if not path.startswith("assets/")
-        and (ROOT / path).exists()
-        and (ROOT / path).stat().st_size > 500_000
-    ]
-    assert not large
+    sizes = {path: (ROOT / path).stat().st_size for path in listed if (ROOT / path).exists()}
+    assert not [p for p, s in sizes.items() if s > 500_000 and not p.startswith("assets/")]

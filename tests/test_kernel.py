@@ -11,11 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from glm.cancel import Cancel
 from glm.errors import ToolError
 from glm.messages import ToolCall
 from tools import interpreter as interpreter_tool
 from tools import kernel_output, sandbox, workspace
-from tools.cancel import Stop
 from tools.kernel_output import Output
 from tools.kernel_pool import KernelPool
 from tools.registry import Context, Registry
@@ -174,7 +174,7 @@ def test_code_that_will_not_be_interrupted_is_killed_and_a_fresh_one_starts(pool
 
 def test_a_cancelled_call_ends(pool, fresh):
     run(pool, fresh, "1")
-    stop = Stop()
+    stop = Cancel()
     threading.Timer(0.5, stop.set).start()
     done = pool.run(fresh, "while True: pass", 600, stop.is_set)
     assert done.error == "the code was stopped"
@@ -265,7 +265,7 @@ def test_when_all_are_busy_the_next_is_told(box, tmp_path):
     reachable(tmp_path)
     pool = KernelPool(box, most=1)
     first, second = (Context("ann", name, tmp_path / name) for name in "ab")
-    stop = Stop()
+    stop = Cancel()
     run(pool, first, "1")
     busy = threading.Thread(
         target=pool.run, args=(first, "open('on', 'w')\nwhile True: pass", 600, stop.is_set)
@@ -353,13 +353,13 @@ def test_off_means_off(tmp_path):
 def test_the_observation_has_the_official_layout(pool, place):
     """THUDM/ChatGLM3 PROMPT.md: a block named result, and [Image] for a figure."""
     toolbox = Registry([interpreter_tool.interpreter(pool)]).toolbox(["interpreter"], place)
-    result = toolbox.call(ToolCall("interpreter", {"code": "{'a': 1}"}), Stop())
+    result = toolbox.call(ToolCall("interpreter", {"code": "{'a': 1}"}), Cancel())
     assert (result.text, result.error) == ("```result\n{'a': 1}\n```", False)
     draw = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"
-    result = toolbox.call(ToolCall("interpreter", {"code": draw}), Stop())
+    result = toolbox.call(ToolCall("interpreter", {"code": draw}), Cancel())
     assert result.text == "```result\n[Image]\n```"
     assert len(result.images) == 1
-    result = toolbox.call(ToolCall("interpreter", {"code": "print('x' * 9000)"}), Stop())
+    result = toolbox.call(ToolCall("interpreter", {"code": "print('x' * 9000)"}), Cancel())
     assert result.text.endswith("x [TRUNCATED]\n```")
 
 

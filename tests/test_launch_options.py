@@ -51,6 +51,8 @@ def test_an_old_python_gets_one_sentence(monkeypatch, capsys):
         ({"GLM_DATA_DIR": "/d"}, "data_dir", "/d"),
         ({"GLM_DEVICE": "cpu", "GLM_DTYPE": ""}, "device", "cpu"),
         ({"GLM_INTERPRETER": "off"}, "interpreter", "off"),
+        ({"QUANTIZATION_BIT": "4"}, "quantization_bit", "4"),
+        ({"GLM_QUANTIZATION_BIT": "8", "QUANTIZATION_BIT": "4"}, "quantization_bit", "8"),
     ],
 )
 def test_an_option_can_be_an_environment_variable(environ, field, value):
@@ -65,6 +67,24 @@ def test_the_command_line_wins_over_the_environment():
 
 def test_our_own_name_wins_over_a_name_other_tools_use():
     assert read([], {"GRADIO_SERVER_PORT": "1", "GLM_PORT": "2"}).port == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "bits"),
+    [
+        ([], None),
+        (["--quantization-bit", "4"], 4),
+        (["--quantization_bit", "8"], 8),  # as the family's scripts spell it
+        (["--quantization_bit", "8", "--quantization-bit=none"], None),
+    ],
+)
+def test_the_bits_of_the_weights_are_a_number_or_none(words, bits):
+    assert read(words, {}).bits == bits
+
+
+def test_other_widths_are_refused_with_what_there_is():
+    with pytest.raises(BadOption, match="--quantization-bit is '3'; allowed: none, 8, 4"):
+        read(["--quantization_bit", "3"], {})
 
 
 def test_all_wrong_values_are_named_at_once():

@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from glm.device import pick_device, pick_dtype
 from glm.errors import CheckpointError
-from glm.load import load_model, pick_device, pick_dtype
+from glm.load import load_model
 from glm.recognise import recognise
 from tests.shared_files import CHATGLM3_TOKENIZER, GOLDEN
 from tests.tiny_checkpoint import write_checkpoint
@@ -134,11 +135,10 @@ def change(folder, name, tensor):
 
 
 REFUSED = {
-    "v1": ({"position_encoding_2d": True}, "v1"),
-    "packed": ({"quantization_bit": 4}, "packed int4"),
+    "three bits": ({"quantization_bit": 3}, "quantization_bit 3 is not 4 or 8"),
     "other architecture": ({"rmsnorm": False}, "rmsnorm=False is not supported"),
-    "another model": ({"model_type": "llama"}, "'llama' is not a ChatGLM2/3 checkpoint"),
-    "p-tuning": ({"pre_seq_len": 128}, "P-Tuning checkpoint; open its base model"),
+    "pictures": ({"vision_config": {"depth": 2}}, "this model reads pictures"),
+    "no model type": ({"model_type": None}, "has no model_type"),
     "no length": ({"seq_length": None}, "seq_length missing"),
 }
 

@@ -15,7 +15,7 @@ from demo.asking import Draft, Place
 from demo.desk import Wish
 from demo.drawer import who
 from demo.frame import Frame
-from demo.models import line, open_model
+from demo.models import line
 from demo.text import Words
 from glm.errors import EngineError, NotFound, QueueFull
 from glm.identity import User
@@ -325,15 +325,6 @@ def test_the_line_says_that_the_model_is_the_small_one_and_offers_others(desk, m
     assert "small built-in model (4.5 M" in line(small, me.say)
     assert 'data-do="models"' in line(small, me.say)
     assert "small built-in" not in line(state, me.say)
-
-
-def test_only_the_operator_opens_a_model(desk, me):
-    [refused] = open_model(desk, visitor(desk, BOB), "/etc")
-    assert refused.failed and "operator" in refused.text
-    steps = list(open_model(desk, me, "/no/such/folder"))
-    assert steps[-1].failed and "/no/such/folder" in steps[-1].text
-    frames, _ = ask(desk, me, "still there?")
-    assert text_of(frames[-1].live)[1].startswith("You said")
 
 
 def test_deleting_the_open_conversation_begins_a_new_one(desk, me):

@@ -156,9 +156,12 @@ def test_every_sentence_is_used_and_every_used_one_exists():
     groups = {key.partition(".")[0] for key in WORDS.keys("en")}
     used = {f"page.{word}" for word in re.findall(r"words\.(\w+)", script)}
     used |= {k for k in re.findall(r"""["'](\w+\.\w+)["']""", code) if k.split(".")[0] in groups}
-    used -= {f"{name}.{kind}" for name in ("page", "tools") for kind in ("js", "css")}
+    used -= {
+        f"{name}.{kind}" for name in ("page", "tools", "models") for kind in ("js", "css", "json")
+    }
     built = ("example", "role", "finish", "page", "settings", "model", "side")  # f"role.{role}"
     built += ("call", "ended", "policy", "origin", "mode", "isolation", "paste", "offer")
+    built += ("fit", "memory", "target")
     assert used <= WORDS.keys("en"), used - WORDS.keys("en")
     unused = WORDS.keys("en") - used
     assert {key for key in unused if key.partition(".")[0] not in built} == set()

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from glm.cancel import Cancel
 from glm.errors import BadRequest, NotAllowed
 from glm.messages import ToolCall, ToolResult
 from tools import pasted, sandbox
-from tools.cancel import Stop
 from tools.registry import Context, Registry
 
 CANARY = "canary-81c2"
@@ -38,7 +38,7 @@ def call(box: sandbox.Sandbox, context: Context, source: str, **arguments: objec
     """Paste it, and call it as a model does."""
     tool = pasted.pasted(source, box)
     toolbox = Registry().toolbox([], context, own=[tool])
-    return toolbox.call(ToolCall(tool.name, arguments), Stop())
+    return toolbox.call(ToolCall(tool.name, arguments), Cancel())
 
 
 # ---- reading --------------------------------------------------------------------------------
@@ -249,7 +249,7 @@ def test_what_goes_wrong_is_one_sentence(box, context, body, sentence):
     tool = pasted.pasted(
         f"def f():\n    'Go.'\n    {body}", box, seconds=1 if "1 s" in sentence else 20
     )
-    result = Registry().toolbox([], context, own=[tool]).call(ToolCall("f"), Stop())
+    result = Registry().toolbox([], context, own=[tool]).call(ToolCall("f"), Cancel())
     assert result.error
     assert sentence in result.text
     assert "\n" not in result.text
@@ -257,7 +257,7 @@ def test_what_goes_wrong_is_one_sentence(box, context, body, sentence):
 
 
 def test_a_cancelled_call_ends(box, context):
-    stop = Stop()
+    stop = Cancel()
     stop.set()
     tool = pasted.pasted("def f():\n    'Go.'\n    while True: pass", box)
     with pytest.raises(pasted.ToolError, match="stopped"):

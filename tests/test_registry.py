@@ -10,8 +10,8 @@ import pytest
 from glm.errors import BadRequest, NotFound, ToolError
 from glm.messages import ToolCall, ToolResult, ToolSpec
 from tools import schema
-from tools.cancel import limited
-from tools.registry import Cancel, Context, Registry, Stop, Tool, register_tool, tool
+from tools.registry import Cancel, Context, Registry, Tool, register_tool, tool
+from tools.time_limit import limited
 
 HERE = Context("ann", "c1", Path("nowhere"))
 
@@ -55,7 +55,7 @@ def box(*tools: Tool, **policies: Any) -> Any:
 
 
 def called(toolbox: Any, name: str, **values: Any) -> ToolResult:
-    result = toolbox.call(ToolCall(name, values), Stop())
+    result = toolbox.call(ToolCall(name, values), Cancel())
     assert isinstance(result, ToolResult)
     assert "\n" not in result.text or not result.error
     return result
@@ -244,11 +244,11 @@ def test_a_tool_that_is_late_or_cancelled_says_so():
             super().append(1)
 
     ended = Ended()
-    order = Stop()
+    order = Cancel()
     order.set()
     toolbox = box(Tool(ToolSpec("x"), wait))
     assert toolbox.call(ToolCall("x"), order).text == "x was stopped before it ran"
-    order = Stop()
+    order = Cancel()
 
     def stops_itself(_: Any, __: Context, cancel: Cancel) -> str:
         order.set()

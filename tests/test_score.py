@@ -233,10 +233,26 @@ def test_a_model_that_is_not_there_gives_a_sentence(capsys):
     assert "/nowhere/at/all" in capsys.readouterr().err
 
 
+def test_constrained_figures_stand_beside_the_free_ones():
+    rows = score.select("unseen", 9)
+    free = score.score(rows, lambda conversation: say("I cannot."))
+    bound = score.score(rows, perfect)
+    assert score.as_json(free, []) == fractions(free)
+    assert score.as_json(free, bound) == {**fractions(free), "constrained": fractions(bound)}
+    lines = table(free, bound).splitlines()
+    at = next(i for i, line in enumerate(lines) if re.match(r"unseen\s+9 ", line))
+    assert "0.000 [" in lines[at]
+    assert re.match(r"  constrained\s+9  1\.000 \[", lines[at + 1])
+    assert "constrained" not in table(free)
+
+
 def test_the_committed_weights_are_scored_end_to_end(tmp_path, capsys):
     if not (EMBEDDED / "model.safetensors").exists():
         return
     assert score.main(["--limit", "2", "--json", str(tmp_path / "out.json")]) == 0
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert list(last) == ["builtin", "unseen", "handwritten"]
+    assert list(last) == ["builtin", "unseen", "handwritten", "constrained"]
+    assert list(last["constrained"]) == ["builtin", "unseen", "handwritten"]
     assert json.loads((tmp_path / "out.json").read_text()) == last
+    assert score.main(["--limit", "2", "--part", "unseen", "--free-only"]) == 0
+    assert list(json.loads(capsys.readouterr().out.splitlines()[-1])) == ["unseen"]

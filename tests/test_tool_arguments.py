@@ -176,3 +176,12 @@ def test_items_are_unique_as_json_schema_says(items, unique):
     else:
         with pytest.raises(ToolError, match="'x' holds an item twice"):
             arguments.check(UNIQUE, {"x": items})
+
+
+@pytest.mark.parametrize("words", [("prefixItems", "items"), ("items", "additionalItems")])
+def test_the_first_items_of_a_list_have_their_own_schemas(words):
+    first, rest = words
+    draft = {"$schema": "http://json-schema.org/draft-07/schema#"} if first == "items" else {}
+    pair = {"type": "array", first: [{"type": "integer"}], rest: {"type": "string"}}
+    spec = ToolSpec("pair", "", {**draft, "properties": {"x": pair}})
+    assert arguments.check(spec, {"x": [1, "a", 2]})["x"] == [1, "a", "2"]

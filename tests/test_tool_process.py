@@ -15,7 +15,7 @@ from glm.errors import ToolError
 from glm.messages import ToolCall, ToolResult
 from tools import child, process
 from tools.own import OwnTools
-from tools.registry import Context, Registry, Stop
+from tools.registry import Cancel, Context, Registry
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="process groups and named pipes are POSIX")
 
@@ -123,7 +123,7 @@ def nothing_is_left() -> Iterator[None]:
 
 def called(registry: Registry, context: Context, name: str, **values: Any) -> ToolResult:
     toolbox = registry.toolbox([tool.name for tool in registry.tools()], context)
-    result: ToolResult = toolbox.call(ToolCall(name, values), Stop())
+    result: ToolResult = toolbox.call(ToolCall(name, values), Cancel())
     return result
 
 
@@ -152,7 +152,7 @@ def test_a_tool_sees_its_context_and_nothing_of_the_program(registry, context, m
 def test_a_cancelled_tool_is_gone_with_all_it_started(registry, context):
     context.folder.mkdir()
     os.mkfifo(context.folder / "pids")
-    cancel, found = Stop(), []
+    cancel, found = Cancel(), []
     toolbox = registry.toolbox(["start_and_hang", "add"], context)
     call = ToolCall("start_and_hang")
     thread = threading.Thread(target=lambda: found.append(toolbox.call(call, cancel)))
@@ -296,6 +296,6 @@ def test_a_child_that_is_over_is_never_killed_again(tmp_path):
     running.end()
     running.kill()  # its id may be another process's by now
     with pytest.raises(ToolError, match="stopped"):
-        order = Stop()
+        order = Cancel()
         order.set()
         process.ask({"op": "list", "file": "x.py"}, order)

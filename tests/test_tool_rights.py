@@ -15,12 +15,12 @@ from starlette.testclient import TestClient
 from api.access import Access, Guard
 from api.server import create
 from glm.app import App
+from glm.cancel import Cancel
 from glm.engines.fake import FakeEngine
 from glm.errors import GlmError
 from glm.manager import Manager
 from glm.messages import ToolCall
 from glm.store import Store
-from glm.toolbox import Cancel
 from tests.guarded import ACCOUNTS, HERE, SECRET, log_in
 from tests.mcp_desk import PLAIN
 from tools.workshop import Workshop

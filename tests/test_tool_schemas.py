@@ -10,7 +10,7 @@ import pytest
 from glm.errors import BadRequest
 from glm.messages import ToolCall, ToolSpec
 from tools import builtin, descriptors, schema
-from tools.registry import Context, Registry, Stop, Tool
+from tools.registry import Cancel, Context, Registry, Tool
 
 
 def deep(levels: int) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def test_descriptors_of_any_shape_become_tools_a_person_answers(text, name, requ
     context = Context("ann", "c1", Path("nowhere"))
     toolbox = Registry().toolbox([], context, {name: "allow"}, own=[made])
     assert toolbox.policy(name) == "ask" and toolbox.specs() == (made.spec,)
-    result = toolbox.call(ToolCall(name, {"x": [1, 2]} if required else {}), Stop())
+    result = toolbox.call(ToolCall(name, {"x": [1, 2]} if required else {}), Cancel())
     assert result.error and "answered by a person" in result.text
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from finetune.pretrain import simulate
+from glm.cancel import Cancel
 from glm.errors import ToolError
 from tests.uploaded import GOODS, SALES, store
 from tools import separate, uploads
 from tools.builtin.query_table import query_table
 from tools.builtin.read_file import read_file
 from tools.builtin.search_files import search_files
-from tools.cancel import Stop
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -112,7 +112,7 @@ def test_a_file_of_ten_megabytes_is_read_and_a_larger_one_is_refused(upload):
 
 
 def test_cancelling_ends_the_reading_of_a_pdf(upload):
-    stop = Stop()
+    stop = Cancel()
     stop.set()
     with pytest.raises(ToolError, match="was stopped|takes more than"):
         read_file("a.pdf", upload(a__pdf=b"%PDF-1.4\n"), stop)
@@ -184,7 +184,7 @@ def test_a_query_that_piles_up_memory_is_ended(sales):
 
 
 def test_cancelling_ends_a_query(sales):
-    stop = Stop()
+    stop = Cancel()
     stop.set()
     with pytest.raises(ToolError, match="took too long"):
         query_table("SELECT COUNT(*) FROM sales", sales, stop)

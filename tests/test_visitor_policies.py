@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from glm.cancel import Cancel
 from glm.identity import User
 from glm.messages import ToolCall, ToolSpec
-from tools.cancel import Stop
 from tools.registry import Tool
 from tools.workshop import Workshop
 
@@ -37,10 +37,11 @@ def test_a_visitor_does_not_run_what_the_operator_denied(shop):
     call = ToolCall("secret", {})
     box = shop.toolbox(BOB, "c", ["secret"], {"secret": "allow"})
     assert box.policy("secret") == "deny"
-    for result in (box.call(call, Stop()), shop.run(BOB, "c", call, Stop())):
+    for result in (box.call(call, Cancel()), shop.run(BOB, "c", call, Cancel())):
         assert result.error and "canary" not in result.text
     assert (
-        shop.toolbox(ANN, "c", ["secret"], {"secret": "allow"}).call(call, Stop()).text == "canary"
+        shop.toolbox(ANN, "c", ["secret"], {"secret": "allow"}).call(call, Cancel()).text
+        == "canary"
     )
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from glm.app import App
+from glm.cancel import Cancel
 from glm.errors import BadRequest, NotAllowed, NotFound, ToolError
 from glm.identity import User
 from glm.messages import ToolCall
 from glm.store import Store
-from glm.toolbox import Cancel
 from tests.fake_workshop import FakeWorkshop
 from tools.folders import folder_name, plain_name
 from tools.pastes import Paste, Pastes

@@ -34,6 +34,15 @@ CONFIG = {
 }
 
 
+def write_shell(folder: Path, seed: int = 0, **config) -> Path:
+    """A checkpoint that is recognised and whose weights are too few to open: for fake engines."""
+    write_checkpoint(folder, seed, 128, **config)
+    file = folder / "config.json"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps({**settings, "padded_vocab_size": 66000, "vocab_size": 66000}))
+    return folder
+
+
 def write_checkpoint(folder: Path, seed: int = 0, vocabulary: int = 65024, **config) -> Path:
     """Make `folder` a checkpoint and return it; `config` changes entries of CONFIG."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from glm.store import Store
 from tests.fake_workshop import FakeWorkshop
 from tests.page_desk import visitor
 from tests.scripted_tools import call, say
-from tests.tiny_checkpoint import write_checkpoint
+from tests.tiny_checkpoint import write_shell
 
 __all__ = ["call", "make", "say", "visitor"]
 
@@ -43,7 +43,7 @@ class Script:
 
 def make(folder: Path, answers: Sequence[Any] = ()) -> tuple[Desk, Script, FakeWorkshop]:
     script, shop = Script(answers), FakeWorkshop(folder / "files")
-    model = write_checkpoint(folder / "model", vocabulary=128)
+    model = write_shell(folder / "model")
     manager = Manager(model, opener=script)
     manager.open(model)
     app = App(manager, Store(folder / "chats.db"), folder, tools=shop)

@@ -137,9 +137,18 @@ def _convert(value: Any, schema: Any, root: Mapping[str, Any]) -> Any:
         value = next((to for kind in kinds if (to := _to(value, kind)) is not None), value)
     if isinstance(value, dict):
         return _object(value, schema, root)
-    if isinstance(value, list) and "items" in schema:
-        return [_convert(item, schema["items"], root) for item in value]
+    if isinstance(value, list):
+        return _list(value, schema, root)
     return value
+
+
+def _list(value: list[Any], schema: Mapping[str, Any], root: Mapping[str, Any]) -> list[Any]:
+    """Each item converted: the first ones by their own schemas, where they have them."""
+    first, rest = schema.get("prefixItems", ()), schema.get("items", True)
+    if isinstance(rest, list):  # before draft 2020-12
+        first, rest = rest, schema.get("additionalItems", True)
+    schemas = [*first, *[rest] * max(0, len(value) - len(first))]
+    return [_convert(item, part, root) for item, part in zip(value, schemas, strict=False)]
 
 
 def _first_fit(value: Any, schemas: list[Any], root: Mapping[str, Any]) -> Any:

@@ -45,7 +45,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     files = {name: Path(place) for name, place in context.pop("files").items()}
     where = registry.Context(files=files, folder=Path(context.pop("folder")), **context)
     try:
-        result = results.to_result(found.run(request["arguments"], where, registry.Stop()))
+        result = results.to_result(found.run(request["arguments"], where, registry.Cancel()))
     except BaseException as error:  # the border of a tool, which may try to exit, too
         result = results.failure(error)
     return {"result": results.encode(result)}

@@ -14,11 +14,11 @@ from typing import Any
 
 import yaml
 
+from glm.cancel import Cancel
 from glm.errors import BadRequest, ToolError
 from glm.messages import ToolSpec
 from tools import schema
 from tools.arguments import parse
-from tools.cancel import Cancel
 from tools.registry import Context, Tool
 
 MAX_PASTED = 200_000  # characters

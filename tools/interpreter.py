@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from glm.cancel import Cancel
 from glm.messages import ToolResult, ToolSpec
 from tools import kernel, results
-from tools.cancel import Cancel
 from tools.kernel_output import Output
 from tools.kernel_pool import KernelPool
 from tools.registry import Context, Tool

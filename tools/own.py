@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from glm.cancel import Cancel
 from glm.errors import BadRequest, ToolError
 from glm.messages import Policy, ToolResult, ToolSpec
 from tools import process, results
-from tools.cancel import Cancel, limited
 from tools.registry import TIMEOUT, Context, Registry, Run, Tool
+from tools.time_limit import limited
 
 READ_SECONDS = 20.0  # what a file may take to be imported
 Print = tuple[int, int, int]

@@ -26,16 +26,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from glm.cancel import Cancel
 from glm.errors import BadRequest, NotAllowed, ToolError
 from glm.messages import ToolResult
 from tools import results, sandbox, scratch, signature, watch
-from tools.cancel import Cancel
 from tools.registry import Context, Tool
 
 SECONDS = 20.0
 MAX_SOURCE = 20_000
 MAX_ANSWER = 8 << 20  # bytes
-LIMITS = sandbox.Limits(memory=1 << 30, cpu=30, processes=16)
+LIMITS = watch.Limits(memory=1 << 30, cpu=30, processes=16)
 RUNNER = Path(__file__).with_name("pasted_runner.py")
 DECORATORS = ("tool", "register_tool")
 TYPES: Mapping[str, Any] = {

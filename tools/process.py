@@ -27,9 +27,9 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
+from glm.cancel import Cancel
 from glm.errors import ToolError
 from tools import scratch
-from tools.cancel import Cancel
 
 CHILD = Path(__file__).resolve().parent / "child.py"
 MAX_REPLY = 16 * 2**20  # bytes of an answer: its text is short, its pictures are not

@@ -24,13 +24,14 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Literal, overload
 
+from glm.cancel import Cancel
 from glm.errors import BadRequest, NotFound, ToolError
 from glm.messages import Policy, ToolCall, ToolResult, ToolSpec
 from tools import arguments, results, schema, signature
-from tools.cancel import Cancel, Stop, limited
+from tools.time_limit import limited
 
 __all__ = [
-    "Cancel", "Context", "Origin", "Registry", "Stop", "Tool", "Toolbox", "register_tool", "tool",
+    "Cancel", "Context", "Origin", "Registry", "Tool", "Toolbox", "register_tool", "tool",
 ]  # fmt: skip
 
 Origin = Literal["builtin", "my", "pasted", "schema", "mcp"]

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tools.cancel import Cancel
+from glm.cancel import Cancel
 
 CONFINE = Path(__file__).resolve().with_name("confine.py")
 _KEPT = ("PATH", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV")

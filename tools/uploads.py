@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from glm.cancel import Cancel
 from glm.errors import BadRequest
 from tools import separate
-from tools.cancel import Cancel
 
 PDF_SECONDS = 30.0
 _TABLES = (".csv", ".tsv")

@@ -40,8 +40,22 @@ def fractions(results: Sequence[Result]) -> dict[str, dict[str, float | None]]:
     return out
 
 
-def table(results: Sequence[Result]) -> str:
-    """The figures for people: by part, language, number of tools, and built-in tool."""
+def table(results: Sequence[Result], constrained: Sequence[Result] = ()) -> str:
+    """The figures for people: by part, language, number of tools, and built-in tool.
+
+    Where there are figures of constrained calls, they stand under those of the same rows.
+    """
+    free, bound = _groups(results), _groups(constrained)
+    head = f"{'':26}{'rows':>5}" + "".join(f"  {metric:26}" for metric in METRICS)
+    lines = [head.rstrip()]
+    for label in sorted(free, key=lambda label: (PARTS.index(label.split(",")[0]), label)):
+        lines.append(_line(label, free[label]))
+        if label in bound:
+            lines.append(_line("  constrained", bound[label]))
+    return "\n".join(lines)
+
+
+def _groups(results: Sequence[Result]) -> dict[str, list[Result]]:
     groups: dict[str, list[Result]] = {}
     for result in results:
         row = result.row
@@ -52,9 +66,7 @@ def table(results: Sequence[Result]) -> str:
             labels.append(f"builtin, {row['call']['name'] if row['call'] else 'no tool'}")
         for label in labels:
             groups.setdefault(label, []).append(result)
-    order = sorted(groups, key=lambda label: (PARTS.index(label.split(",")[0]), label))
-    head = f"{'':26}{'rows':>5}" + "".join(f"  {metric:26}" for metric in METRICS)
-    return "\n".join([head.rstrip(), *(_line(label, groups[label]) for label in order)])
+    return groups
 
 
 def _line(label: str, results: Sequence[Result]) -> str:

@@ -2,9 +2,12 @@
 
     python -m finetune.pretrain.score                      # the embedded model, all 500 rows
     python -m finetune.pretrain.score --model DIR --part builtin --failures 5
+    python -m finetune.pretrain.score --limit 20 --free-only
 
-Greedy and free decoding through the product's own dialect and engine. A table with Wilson 95 %
-intervals; the last line of stdout is JSON. The rules of judging are in judge.py.
+Greedy decoding through the product's own dialect and engine, twice: free, and with calls
+constrained to the schemas of the tools. A table with Wilson 95 % intervals; the last line of stdout
+is JSON: the figures of free decoding by part, and under "constrained" the others. The rules of
+judging are in judge.py.
 """
 
 from __future__ import annotations
@@ -15,10 +18,12 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from finetune.pretrain.figures import PARTS, failures, fractions, table
 from finetune.pretrain.frozen import rows as frozen_rows
 from finetune.pretrain.judge import Observed, Result, Row, Turn, observe, verdict
+from glm.chat import Options
 from glm.engines.base import Engine
 from glm.errors import GlmError
 from glm.manager import Manager, Opening
@@ -135,6 +140,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", help="a model folder (default: the embedded model)")
     parser.add_argument("--part", choices=PARTS, help="only this part")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N rows of a part")
+    parser.add_argument("--free-only", action="store_true", help="without constrained calls")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the JSON there")
     parser.add_argument("--failures", type=int, default=0, metavar="N", help="show N per part")
     parser.add_argument("--device", default="cpu", help="cpu (default, reproducible), cuda, mps")
@@ -149,26 +155,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     if state.status != "ready":
         print(state.message, file=sys.stderr)
         return 1
+    rows = select(args.part, args.limit)
     try:
-        results = score(select(args.part, args.limit), lambda one: manager.chat(one, GREEDY))
+        results = score(rows, lambda one: manager.chat(one, GREEDY))
+        constrained = [] if args.free_only else score(rows, lambda one: _bound(manager, one))
     finally:
         manager.close()
-    report(results, args)
+    report(results, constrained, args)
     return 0
 
 
-def report(results: Sequence[Result], args: argparse.Namespace) -> None:
+def _bound(manager: Manager, conversation: Conversation) -> Iterable[Event]:
+    return manager.chat(conversation, GREEDY, options=Options(constrain=True))
+
+
+def report(
+    results: Sequence[Result], constrained: Sequence[Result], args: argparse.Namespace
+) -> None:
     """Print the table, the failures wanted, the answers that failed, and the JSON line."""
-    print(table(results))
-    if args.failures:
-        print(failures(results, args.failures))
-    turns = [turn for r in results for turn in (r.first, r.second) if turn and turn.error]
+    print(table(results, constrained))
+    for kind, some in (("free", results), ("constrained", constrained)):
+        if args.failures and some:
+            print(f"\n{kind}:{failures(some, args.failures)}")
+    both = [*results, *constrained]
+    turns = [turn for r in both for turn in (r.first, r.second) if turn and turn.error]
     if turns:
         print(f"{len(turns)} answers failed, the first: {turns[0].error}", file=sys.stderr)
-    line = json.dumps(fractions(results))
+    line = json.dumps(as_json(results, constrained))
     if args.json:
         args.json.write_text(line + "\n", encoding="utf-8")
     print(line)
+
+
+def as_json(results: Sequence[Result], constrained: Sequence[Result]) -> dict[str, Any]:
+    """The figures by part; those of constrained calls, if there are any, in the same form."""
+    bound = {"constrained": fractions(constrained)} if constrained else {}
+    return {**fractions(results), **bound}
 
 
 if __name__ == "__main__":

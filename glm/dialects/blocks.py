@@ -23,12 +23,12 @@ _NAME = re.compile(r" ?[\w.\-/:]{1,64}\Z")
 
 @dataclass(frozen=True, slots=True)
 class BlockForm:
-    """What differs between the families. `read` makes arguments of (name, body) or raises
-    NotACall; a body begins with one of `starts`. `dummy_space`: the tokenizer puts a space before
-    each text. `thinking`: the prompt ends inside a thought.
+    """What differs between the families. `read` makes arguments of (name, body, was the answer
+    cut off) or raises NotACall; a body begins with one of `starts`. `dummy_space`: the tokenizer
+    puts a space before each text. `thinking`: the prompt ends inside a thought.
     """
 
-    read: Callable[[str, str], Mapping[str, Any]]
+    read: Callable[[str, str, bool], Mapping[str, Any]]
     starts: tuple[str, ...] = ("{",)
     dummy_space: bool = False
     thinking: bool = False
@@ -186,7 +186,7 @@ class BlockParser:
     def _read_call(self, cut: bool) -> list[Event]:
         body = "".join(self._body)
         try:
-            arguments = self._form.read(self._name, body)
+            arguments = self._form.read(self._name, body, cut)
         except calls.NotACall as error:
             self._texts.append(f"{self._name}\n{body}")
             reason = "cut off before its end" if cut else str(error)

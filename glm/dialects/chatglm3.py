@@ -9,24 +9,15 @@ PROMPT.md and modeling_chatglm.py; the learnt marks follow finetune_demo/preproc
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-from glm.dialects import calls, chatglm3_grammar
-from glm.dialects.base import Piece, RoleToken
-from glm.messages import (
-    Call,
-    CallText,
-    Conversation,
-    Event,
-    Malformed,
-    Message,
-    Role,
-    Sampling,
-    Text,
-    ToolCall,
-    ToolSpec,
-)
+from glm.dialects import calls
+from glm.dialects.base import Parser, Piece, RoleToken
+from glm.dialects.block_grammar import BlockGrammar
+from glm.dialects.blocks import BlockForm, BlockParser
+from glm.dialects.code_arguments import INTERPRETER, CodeArguments
+from glm.messages import Conversation, Message, Role, Sampling, ToolCall, ToolSpec
 from glm.tokenizer import Tokenizer
 
 TOOL_SYSTEM = (
@@ -36,15 +27,12 @@ DEFAULT_SYSTEM = (
     "You are ChatGLM3, a large language model trained by Zhipu.AI. "
     "Follow the user's instructions carefully. Respond using markdown."
 )
-INTERPRETER = "interpreter"
 ROLE_TOKEN: dict[Role, str] = {
     "system": "<|system|>",
     "user": "<|user|>",
     "assistant": "<|assistant|>",
     "tool": "<|observation|>",
 }
-_NAME = re.compile(r" ?[\w.\-/:]{1,64}\Z")
-_BODY_STARTS = ("```", "tool_call(", "{")
 
 
 def tools_block(tools: Sequence[ToolSpec]) -> str:
@@ -92,14 +80,13 @@ class ChatGLM3:
             yield piece
         yield Piece((self.tokenizer.eos,), learn)
 
-    def parser(self, tools: Sequence[ToolSpec] = ()) -> ChatGLM3Parser:
+    def parser(self, tools: Sequence[ToolSpec] = ()) -> Parser:
         """A parser for one answer."""
-        return ChatGLM3Parser(self.tokenizer)
+        return BlockParser(self.tokenizer, _FORM)
 
     def grammar(self, tools: Sequence[ToolSpec]) -> str:
         """What an answer with these tools may be. Raises BadRequest, naming the tool at fault."""
-        assistant = self._role["assistant"]
-        return chatglm3_grammar.answer(tools, assistant, self.stop)
+        return _GRAMMAR.answer(self.tokenizer, tools)
 
     def xray(self, ids: Iterable[int]) -> list[RoleToken]:
         """Every token with the role of the block it stands in."""
@@ -145,156 +132,13 @@ class ChatGLM3:
         return role, (*encode(f"{metadata}\n"), *encode(content)), learn
 
 
-class ChatGLM3Parser:
-    """Ids of one answer to events.
+def _read(name: str, body: str, cut: bool) -> Mapping[str, Any]:
+    if name != INTERPRETER:
+        return calls.arguments(body)
+    if cut and not calls.is_closed(body):
+        raise calls.NotACall("cut off before its end")
+    return {"code": calls.unfence(body)}
 
-    A block starts with its first line: empty for text, a tool's name for a call. What looks
-    like neither is text, so nothing the model writes is lost.
-    """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._assistant = tokenizer.id("<|assistant|>")
-        self._observation = tokenizer.id("<|observation|>")
-        self._ends = {tokenizer.eos, tokenizer.id("<|user|>"), self._observation}
-        self._ids: list[int] = []
-        self._texts: list[str] = []
-        self._calls: list[ToolCall] = []
-        self._ended = False
-        self._open_block()
-
-    def feed(self, ids: Sequence[int]) -> list[Event]:
-        """Events of these ids; ids after the end of the turn are ignored."""
-        events: list[Event] = []
-        for token in ids:
-            if self._ended:
-                break
-            if token in self._ends:
-                events += self._close(wants_call=token == self._observation)
-                self._ended = True
-            elif token == self._assistant:
-                self._ids.append(token)
-                events += self._close(wants_call=False)
-                self._open_block()
-            else:
-                self._ids.append(token)
-                events += self._take(self._decoder.push(token))
-        return events
-
-    def finish(self) -> list[Event]:
-        """The events held back, when the stream ended without an end token."""
-        if self._ended:
-            return []
-        self._ended = True
-        return self._close(wants_call=False, cut=True)
-
-    def message(self) -> Message:
-        """The turn: its text, its calls, and the produced ids without the end token."""
-        content = "".join(self._texts)
-        return Message(
-            "assistant",
-            content,
-            calls=tuple(self._calls),
-            ids=tuple(self._ids),
-            vocabulary=self._tokenizer.fingerprint,
-        )
-
-    def _open_block(self) -> None:
-        self._decoder = self._tokenizer.decoder()
-        self._state = "head"  # head -> text | peek -> call | text
-        self._held = ""
-        self._name = ""
-        self._body: list[str] = []
-        self._fresh = False  # the next text starts a content and may lead with its dummy space
-        self._block_start = len(self._texts)
-
-    def _take(self, text: str) -> list[Event]:
-        if not text:
-            return []
-        if self._state == "text":
-            return self._text(text)
-        if self._state == "call":
-            return self._call(text)
-        self._held += text
-        return self._head() if self._state == "head" else self._peek()
-
-    def _head(self) -> list[Event]:
-        line, newline, rest = self._held.partition("\n")
-        if not newline:
-            if not line.strip() or _NAME.match(line):
-                return []
-            return self._become_text(self._held)
-        if not line.strip():
-            self._fresh = True
-            return self._become_text(rest)
-        if not _NAME.match(line):
-            return self._become_text(self._held)
-        self._state, self._name, self._held = "peek", line.strip(), rest
-        return self._peek()
-
-    def _peek(self) -> list[Event]:
-        """After a name: is this a call, or did a plain answer start with one word and a newline?"""
-        body = self._held.lstrip(" \n")
-        if any(body.startswith(start) for start in _BODY_STARTS):
-            self._state, self._fresh = "call", True
-            return self._call(self._held)
-        if any(start.startswith(body) for start in _BODY_STARTS):
-            return []
-        return self._become_text(f"{self._name}\n{self._held}")
-
-    def _become_text(self, text: str) -> list[Event]:
-        self._state, self._held = "text", ""
-        return self._text(text)
-
-    def _strip_dummy(self, text: str) -> str:
-        """A content is encoded apart, so it starts with one space that is not its own."""
-        if self._fresh and text:
-            self._fresh = False
-            return text.removeprefix(" ")
-        return text
-
-    def _text(self, text: str) -> list[Event]:
-        text = self._strip_dummy(text)
-        if not text:
-            return []
-        self._texts.append(text)
-        return [Text(text)]
-
-    def _call(self, text: str) -> list[Event]:
-        text = self._strip_dummy(text)
-        if not text:
-            return []
-        self._body.append(text)
-        return [CallText(text)]
-
-    def _close(self, wants_call: bool, cut: bool = False) -> list[Event]:
-        events = self._take(self._decoder.flush())
-        if self._state == "call":
-            return events + self._read_call(cut)
-        if self._state == "peek" and wants_call:
-            self._texts.append(f"{self._name}\n{self._held}")
-            return [*events, Malformed(self._name, self._held, "a name without a call")]
-        held = f"{self._name}\n{self._held}" if self._state == "peek" else self._held
-        if held.strip():
-            events += self._become_text(held)
-        if wants_call:
-            raw = "".join(self._texts[self._block_start :])
-            events.append(Malformed("", raw, "expected a tool's name, a newline and a call"))
-        return events
-
-    def _read_call(self, cut: bool) -> list[Event]:
-        body = "".join(self._body)
-        try:
-            if self._name == INTERPRETER:
-                if cut and not calls.is_closed(body):
-                    raise calls.NotACall("cut off before its end")
-                arguments = {"code": calls.unfence(body)}
-            else:
-                arguments = calls.arguments(body)
-        except calls.NotACall as error:
-            self._texts.append(f"{self._name}\n{body}")
-            reason = "cut off before its end" if cut else str(error)
-            return [Malformed(self._name, body, reason)]
-        call = ToolCall(self._name, arguments, id=f"call_{len(self._calls)}", text=body)
-        self._calls.append(call)
-        return [Call(call)]
+_FORM = BlockForm(_read, starts=("```", "tool_call(", "{"), dummy_space=True)
+_GRAMMAR = BlockGrammar(CodeArguments, dummy_space=True)

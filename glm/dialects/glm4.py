@@ -16,6 +16,7 @@ from typing import Any
 
 from glm.dialects import calls
 from glm.dialects.base import Parser
+from glm.dialects.block_grammar import BlockGrammar
 from glm.dialects.blocks import THINK, BlockForm, BlockParser
 from glm.dialects.marks import BREAK, Mark
 from glm.dialects.roles import Form, RoleDialect, Turn
@@ -36,16 +37,17 @@ TOOL_END = "在调用上述函数时，请使用 Json 格式表示调用的参�
 
 def GLM4(tokenizer: Vocabulary) -> RoleDialect:
     """glm-4-9b-chat. `tokenizer` holds its control tokens."""
-    return RoleDialect(tokenizer, Form("glm4", Sampling(), _turns, (), partial(_parser, False)))
+    grammar = BlockGrammar().answer
+    form = Form("glm4", Sampling(), _turns, (), partial(_parser, False), grammar)
+    return RoleDialect(tokenizer, form)
 
 
 def GLMZ1(tokenizer: Vocabulary) -> RoleDialect:
     """GLM-Z1 (0414): the prompt ends with an open thought."""
     defaults = Sampling(temperature=0.6, top_p=0.95)
-    opening = ("\n", THINK)
-    return RoleDialect(
-        tokenizer, Form("glm_z1", defaults, _z1_turns, opening, partial(_parser, True))
-    )
+    grammar = BlockGrammar(thinking=True).answer
+    opening, parser = ("\n", THINK), partial(_parser, True)
+    return RoleDialect(tokenizer, Form("glm_z1", defaults, _z1_turns, opening, parser, grammar))
 
 
 def tools_text(tools: Sequence[ToolSpec]) -> str:
@@ -112,5 +114,5 @@ def _parser(thinking: bool, tokenizer: Vocabulary, tools: Sequence[ToolSpec]) ->
     return BlockParser(tokenizer, BlockForm(_read, thinking=thinking))
 
 
-def _read(name: str, body: str) -> Mapping[str, Any]:
+def _read(name: str, body: str, cut: bool) -> Mapping[str, Any]:
     return calls.arguments(body)

@@ -28,6 +28,7 @@ from glm.dialects.tagged import (
     TaggedParser,
     pairs,
 )
+from glm.dialects.tagged_grammar import TagGrammar
 from glm.messages import Conversation, Message, Sampling, ToolCall, ToolSpec
 from glm.vocabulary import Vocabulary
 
@@ -75,17 +76,21 @@ def _dialect(tokenizer: Vocabulary, layout: Layout) -> RoleDialect:
         turns=lambda conversation: _turns(conversation, layout),
         opening=opening,
         parser=lambda vocabulary, tools: _parser(vocabulary, tools, opening),
+        grammar=TagGrammar(_ends(tokenizer), opening[-1:] == (THINK,), tagged=True).answer,
     )
     return RoleDialect(tokenizer, form)
+
+
+def _ends(tokenizer: Vocabulary) -> tuple[int, ...]:
+    return tokenizer.eos, tokenizer.id("<|user|>"), tokenizer.id("<|observation|>")
 
 
 def _parser(
     tokenizer: Vocabulary, tools: Sequence[ToolSpec], opening: tuple[str, ...]
 ) -> TaggedParser:
-    ends = (tokenizer.eos, tokenizer.id("<|user|>"), tokenizer.id("<|observation|>"))
     thinking = opening[-1:] == (THINK,)
     lead = encode(tokenizer, opening)
-    return TaggedParser(tokenizer, TagForm(ends, thinking=thinking, lead=lead), tools)
+    return TaggedParser(tokenizer, TagForm(_ends(tokenizer), thinking=thinking, lead=lead), tools)
 
 
 def _turns(conversation: Conversation, layout: Layout) -> Iterator[Turn]:

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from glm.dialects.base import Parser, Piece, RoleToken
+from glm.dialects.blocks import THINK
 from glm.dialects.marks import encode
+from glm.dialects.offered import bytes_known
 from glm.messages import Conversation, Message, Role, Sampling, ToolSpec
 from glm.vocabulary import Vocabulary
 
@@ -38,7 +40,7 @@ class Turn:
 @dataclass(frozen=True, slots=True)
 class Form:
     """What differs between the models: their blocks, what a prompt adds after `<|assistant|>`,
-    and how an answer is read.
+    how an answer is read, and what it may be with tools (None: anything).
     """
 
     name: str
@@ -46,6 +48,7 @@ class Form:
     turns: Callable[[Conversation], Iterable[Turn]]
     opening: tuple[str, ...]
     parser: Callable[[Vocabulary, Sequence[ToolSpec]], Parser]
+    grammar: Callable[[Vocabulary, Sequence[ToolSpec]], str | None]
 
 
 class RoleDialect:
@@ -54,6 +57,7 @@ class RoleDialect:
     def __init__(self, tokenizer: Vocabulary, form: Form) -> None:
         self.tokenizer, self.form = tokenizer, form
         self.name, self.defaults = form.name, form.defaults
+        self.thinking = form.opening[-1:] == (THINK,)  # a prompt ends inside a thought
         self._role = {role: tokenizer.id(token) for role, token in ROLE_TOKEN.items()}
         self._start = (tokenizer.id("[gMASK]"), tokenizer.id("<sop>"))
         self.stop = (tokenizer.eos, self._role["user"], self._role["tool"])
@@ -78,6 +82,12 @@ class RoleDialect:
     def parser(self, tools: Sequence[ToolSpec] = ()) -> Parser:
         """A parser for one answer; `tools` tell it which arguments are strings."""
         return self.form.parser(self.tokenizer, tools)
+
+    def grammar(self, tools: Sequence[ToolSpec]) -> str | None:
+        """What an answer with these tools may be; None for anything, where the bytes of the
+        vocabulary are not known. Raises BadRequest, naming the tool at fault.
+        """
+        return self.form.grammar(self.tokenizer, tools) if bytes_known(self.tokenizer) else None
 
     def xray(self, ids: Iterable[int]) -> list[RoleToken]:
         """Every token with the role of the block it stands in."""

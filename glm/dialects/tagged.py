@@ -191,6 +191,8 @@ class TaggedParser:
 
     def _read_bare(self) -> list[Event]:
         raw = "".join(self._body)
+        if not _BARE.match(raw.lstrip()):
+            return self._release()
         try:
             found = calls.named(raw)
         except calls.NotACall:
@@ -224,7 +226,7 @@ def tagged_call(
     for key, text in pairs(parts[1:]):
         if key in out:
             raise calls.NotACall(f"the argument {key} stands twice")
-        out[key] = _typed(text, types.get(name, {}).get(key))
+        out[key] = typed(text, types.get(name, {}).get(key))
     return name, out
 
 
@@ -285,13 +287,16 @@ def argument_types(tools: Sequence[ToolSpec]) -> dict[str, dict[str, Any]]:
     return out
 
 
-def _typed(text: str, kind: Any) -> Any:
-    """Strings are written bare, everything else as JSON; the schema tells them apart."""
-    if kind == "string":
-        return text
-    if isinstance(kind, list) and "string" in kind:
-        return None if text == "null" and "null" in kind else text
-    return calls.value(text)
+def is_text(kind: Any) -> bool:
+    """Is an argument of this type written without quotes, whatever it looks like?"""
+    return kind == "string" or (isinstance(kind, list) and "string" in kind)
+
+
+def typed(text: str, kind: Any) -> Any:
+    """Strings are written bare, everything else as JSON; the schema's type tells them apart."""
+    if not is_text(kind):
+        return calls.value(text)
+    return None if text == "null" and "null" in kind else text
 
 
 def _name(body: Iterable[str]) -> str:

@@ -17,7 +17,9 @@ from typing import Any, Protocol
 from glm.dialects.base import Piece, RoleToken
 from glm.dialects.blocks import THINK
 from glm.dialects.marks import Mark, encode
+from glm.dialects.offered import bytes_known
 from glm.dialects.tagged import TagForm, TaggedParser
+from glm.dialects.tagged_grammar import TagGrammar
 from glm.errors import BadRequest, CheckpointError
 from glm.messages import Conversation, Message, Sampling, ToolCall, ToolSpec
 from glm.vocabulary import Vocabulary
@@ -48,7 +50,7 @@ class Template:
         self.stop = tokenizer.stops
         self.takes_tools = "tools" in tokenizer.template
         opened = self._text(Conversation((Message("user", "x"),)), Hidden(()), True)
-        self._thinking = opened.rstrip().endswith(THINK)
+        self.thinking = opened.rstrip().endswith(THINK)
         names = sorted(tokenizer.special, key=len, reverse=True)
         self._names = re.compile("|".join(map(re.escape, names)) if names else r"(?!)")
 
@@ -71,8 +73,17 @@ class Template:
     def parser(self, tools: Sequence[ToolSpec] = ()) -> TaggedParser:
         """A parser for one answer; bare JSON is a call only where `tools` were offered."""
         return TaggedParser(
-            self.tokenizer, TagForm(self.stop, thinking=self._thinking, bare=True), tools
+            self.tokenizer, TagForm(self.stop, thinking=self.thinking, bare=True), tools
         )
+
+    def grammar(self, tools: Sequence[ToolSpec]) -> str | None:
+        """What an answer with these tools may be: calls in tags, or bare JSON. None for anything,
+        where the tokenizer cannot tell the bytes of its tokens, or the model has no end token.
+        Raises BadRequest, naming the tool at fault.
+        """
+        if not bytes_known(self.tokenizer):
+            return None
+        return TagGrammar(self.stop, self.thinking, bare=True).answer(self.tokenizer, tools)
 
     def xray(self, ids: Iterable[int]) -> list[RoleToken]:
         """Templates name their roles as they like, so only control tokens stand out."""

@@ -1,6 +1,6 @@
 """An engine that plays a script, for tests and for pages without a model.
 
-It keeps the whole contract: one id per chunk, stop ids, max_tokens, close, deadlines.
+It keeps the whole contract: one id per chunk, stop ids, max_tokens, close, deadlines, adapters.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from glm.engines.base import Chunk, ChunkFinish, Request
-from glm.errors import BadRequest, EngineError, PromptTooLong
+from glm.errors import AdapterGone, BadRequest, EngineError, PromptTooLong
 from glm.messages import Usage
 
 Answer = Sequence[int] | BaseException
@@ -21,14 +22,15 @@ Script = Iterable[Answer] | Callable[[Request], Answer]
 class FakeEngine:
     """Answers requests with the ids of a script, in order (or by a function of the request).
 
-    An exception in the script is the answer of a model that fails. `seen` keeps the requests.
-    `pause` is the time between two ids, in seconds.
+    An exception in the script is the answer of a model that fails. `seen` keeps the requests,
+    `adapters` what was added by its key. `pause` is the time between two ids, in seconds.
     """
 
     def __init__(self, script: Script, context: int = 4096, pause: float = 0.0) -> None:
         self._answer = script if callable(script) else _in_order(iter(script))
         self.context, self.pause = context, pause
         self.seen: list[Request] = []
+        self.adapters: dict[str, Any] = {}
         self.closed = False
 
     def submit(self, request: Request) -> FakeStream:
@@ -39,8 +41,19 @@ class FakeEngine:
             raise BadRequest("the prompt is empty")
         if len(request.prompt) + 1 > self.context:
             raise PromptTooLong(len(request.prompt), self.context)
+        for key in request.adapter.split("+") if request.adapter else ():
+            if key not in self.adapters:
+                raise AdapterGone(f"the adapter {key} is not in memory")
         self.seen.append(request)
         return FakeStream(request, self._answer(request), self.pause)
+
+    def add_adapter(self, key: str, adapter: Any) -> None:
+        """Let requests name it."""
+        self.adapters[key] = adapter
+
+    def remove_adapter(self, key: str) -> None:
+        """From now on a request that names it is refused."""
+        self.adapters.pop(key, None)
 
     def close(self) -> None:
         self.closed = True

@@ -95,6 +95,11 @@ class LocalEngine:
         self._scheduler.remove(key)
 
     @property
+    def model(self) -> Any:
+        """What it runs; not to be called while answers are written."""
+        return self._scheduler.model
+
+    @property
     def config(self) -> Any:
         """The model's own description, by transformers."""
         return self._scheduler.seats.config
@@ -102,7 +107,8 @@ class LocalEngine:
     @property
     def model_bytes(self) -> int:
         """Memory that the weights take, on whatever device; mapped files count."""
-        return self._scheduler.seats.model_bytes
+        size: int = self._scheduler.seats.model_bytes
+        return size
 
     @property
     def adapter_bytes(self) -> int:

@@ -19,7 +19,7 @@ from launcher.options import Options
 from launcher.serve import PageFirst, mount_page, uvicorn_config
 from tests.page_desk import Script, Scripted
 from tests.program import free_port
-from tests.tiny_checkpoint import write_checkpoint
+from tests.tiny_checkpoint import write_shell
 
 
 class Quiet(PageFirst):
@@ -59,7 +59,7 @@ def serving(folder: Path, script: Script, **about) -> Iterator[tuple[str, list[N
     """The address, and the answers that were begun, until the block ends."""
     port = free_port()
     opener = Scripted(script, **about)
-    manager = Manager(write_checkpoint(folder / "model", vocabulary=128), opener=opener)
+    manager = Manager(write_shell(folder / "model"), opener=opener)
     app = App(manager, Store(folder / "chats.db"), folder)
     streams: list[Noted] = []
     manager.chat = noting(manager.chat, streams)  # type: ignore[method-assign]

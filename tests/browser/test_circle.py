@@ -202,10 +202,11 @@ def test_language_theme_and_the_way_to_other_models(visit):
     visit.page.click("#line .link")
     visit.page.wait_for_selector("#models table")
     visit.page.locator("#models [data-do=choose]").first.click()
-    assert visit.page.input_value("#path :is(input, textarea)") == "THUDM/chatglm3-6b"
-    visit.page.fill("#path :is(input, textarea)", "/no/such/folder")
-    visit.page.click("#models button.primary")
-    visit.page.wait_for_selector(".opening.failed")
+    visit.page.wait_for_selector(".m-find:has-text('THUDM/chatglm3-6b')")
+    assert visit.page.input_value("#m-form [name=at]") == "THUDM/chatglm3-6b"
+    visit.page.fill("#m-form [name=at]", "/no/such/folder")
+    visit.page.press("#m-form [name=at]", "Enter")
+    visit.page.wait_for_selector(".m-find .why")
 
 
 def test_two_visitors_do_not_see_each_other(place, visit):

@@ -20,7 +20,7 @@ from tests.browser.scripted_server import Quiet
 from tests.fake_workshop import FakeWorkshop
 from tests.program import free_port
 from tests.scripted_tools import call, dialect, say
-from tests.tiny_checkpoint import write_checkpoint
+from tests.tiny_checkpoint import write_shell
 
 Play = Callable[[str, str], list[int]]  # (the last turn's text, the whole prompt) -> ids
 
@@ -69,9 +69,7 @@ class Player:
 def serving(folder: Path, play: Play = model, pause: float = 0.002) -> Iterator[tuple[str, Any]]:
     """The address and the workshop, until the block ends."""
     port, shop = free_port(), FakeWorkshop(folder / "files")
-    manager = Manager(
-        write_checkpoint(folder / "model", vocabulary=128), opener=Player(play, pause)
-    )
+    manager = Manager(write_shell(folder / "model"), opener=Player(play, pause))
     app = App(manager, Store(folder / "chats.db"), folder, tools=shop)
     guarded = Guard(mount_page(app, Options(port=port)), Access(secret=b"s" * 32, port=port))
     config = uvicorn_config(guarded)

@@ -15,7 +15,7 @@ from glm.errors import BadRequest, ToolError
 from glm.messages import Table, ToolResult, ToolSpec
 
 if TYPE_CHECKING:
-    from tools.cancel import Cancel
+    from glm.cancel import Cancel
 
 
 SPEC = ToolSpec(

@@ -11,7 +11,7 @@ from glm.errors import BadRequest, ToolError
 from glm.messages import ToolSpec
 
 if TYPE_CHECKING:
-    from tools.cancel import Cancel
+    from glm.cancel import Cancel
 
 
 SPEC = ToolSpec(

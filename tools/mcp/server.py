@@ -25,7 +25,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 
 from glm.messages import ToolCall, ToolResult
 from tools import results
-from tools.registry import Context, Registry, Stop, Tool
+from tools.registry import Cancel, Context, Registry, Tool
 
 MAX_BODY = 1_000_000  # bytes of one request
 AT_ONCE = 4  # calls that run at the same time
@@ -107,7 +107,7 @@ class Service:
         call = ToolCall(params.name, params.arguments or {})
         owner = str(getattr(user, "id", "") or ANYBODY)
 
-        def work(stop: Stop) -> ToolResult:
+        def work(stop: Cancel) -> ToolResult:
             return self._registry.toolbox(tools, self._context(owner)).call(call, stop)
 
         self._inside += 1
@@ -119,7 +119,7 @@ class Service:
 
 
 async def _in_thread(
-    work: Callable[[Stop], ToolResult], call: ToolCall, seconds: float
+    work: Callable[[Cancel], ToolResult], call: ToolCall, seconds: float
 ) -> ToolResult:
     """The result; when nobody waits for it any more, the tool is told to end.
 
@@ -127,7 +127,7 @@ async def _in_thread(
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[ToolResult] = loop.create_future()
-    stop = Stop()
+    stop = Cancel()
 
     def settle(result: ToolResult) -> None:
         if not done.done():
