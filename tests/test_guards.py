@@ -126,7 +126,9 @@ WITHOUT_TORCH = (
     "glm", "glm.app", "glm.manager", "glm.store", "glm.chat", "glm.loop", "glm.replay",
     "glm.dialects", "glm.engines.fake",
     "glm.adapters.sources", "glm.adapters.card",
-    "finetune.config", "finetune.resume", "finetune.run", "finetune.inference", "finetune.options_page",
+    "finetune.config", "finetune.run", "finetune.inference", "finetune.options_page",
+    "finetune.doctor", "finetune.convert", "finetune.formats", "finetune.rows",
+    "finetune.resume",
     "tools.builtin", "tools.workshop", "api.server", "api.access", "demo.app",
 )  # fmt: skip
 
@@ -236,7 +238,7 @@ def test_every_library_that_is_imported_is_a_pinned_dependency():
         "markdown_it": "markdown-it-py",
         "zmq": "pyzmq",
     }
-    optional = {"msvcrt", "cpm_kernels"}
+    optional = {"msvcrt", "cpm_kernels", "pyarrow"}
     wrong = set()
     for path in files("glm", "tools", "finetune", "api", "demo", "launcher"):
         for target in imports(path):
