@@ -73,7 +73,8 @@ def learnt_loss(
     keep = told != NOT_LEARNT
     states, wanted = hidden[:, :-1][keep], told[keep]  # (N, D), (N,)
     if not len(wanted):  # still a function of all parameters, for those who gather gradients
-        return head(hidden[:, :1]).float().sum() * 0.0
+        nothing: Tensor = head(hidden[:, :1]).float().sum() * 0.0
+        return nothing
     total = _sum(states, wanted, head, most)
     if isinstance(count, Tensor):
         count = count.to(total.device)
@@ -106,7 +107,8 @@ def _sum(states: Tensor, wanted: Tensor, head: nn.Module, most: int) -> Tensor:
 
 
 def _entropy(states: Tensor, wanted: Tensor, head: nn.Module) -> Tensor:
-    return nn.functional.cross_entropy(head(states).float(), wanted, reduction="sum")
+    logits: Tensor = head(states).float()
+    return nn.functional.cross_entropy(logits, wanted, reduction="sum")
 
 
 def _vocabulary(head: nn.Module) -> int:
