@@ -70,6 +70,19 @@ def made(name: str, talk: Conversation, dialect: Any = None, limits: Limits = WI
     return found
 
 
+class Listed:
+    """Conversations as a source of rows."""
+
+    def __init__(self, *talks: Conversation) -> None:
+        self.talks = talks
+
+    def __len__(self) -> int:
+        return len(self.talks)
+
+    def __getitem__(self, index: int) -> Conversation:
+        return self.talks[index]
+
+
 class Numbered:
     """Conversations made when they are asked for: `number` says so, then some words."""
 
