@@ -19,13 +19,14 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from finetune import checkpoints
+from finetune.collate import Batch
 from finetune.config import TrainConfig
 from finetune.ends import NotFinite, Stop
 from finetune.methods import Method, Result
 from finetune.progress import Progress
 from finetune.resume import ABOUT, About
 from finetune.run_folder import RunFolder
-from finetune.wiring import Batch, loss_sum, tokens_in
+from finetune.wiring import loss_sum, tokens_in
 from glm.adapters.card import Card, write_json
 from glm.recognise import ModelInfo
 
@@ -59,16 +60,6 @@ class Parts:
     stream: Stream
     dev: Iterable[Batch] | None
     stop: Stop
-
-
-class Endless:
-    """A stream as Trainer takes it: a loader that has no length."""
-
-    def __init__(self, stream: Stream) -> None:
-        self.stream = stream
-
-    def __iter__(self) -> Iterator[Batch]:
-        return iter(self.stream)
 
 
 class Watch(TrainerCallback):
@@ -105,7 +96,7 @@ class Loop(Trainer):
 
     def get_train_dataloader(self) -> Any:
         self.progress.meter.start(self.state.global_step)
-        return Endless(self.parts.stream)
+        return self.parts.stream
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> torch.Tensor:
         """Learnt tokens of the whole step, of all processes."""
@@ -150,26 +141,12 @@ class Loop(Trainer):
         model.eval()
         total = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         with torch.no_grad(), self.compute_loss_context_manager():
-            for batch, counts in self._dealt(self.parts.dev or ()):
-                batch = self._prepare_inputs(batch)
+            for batch in map(self._prepare_inputs, self.parts.dev or ()):
                 learnt = (batch["labels"][:, 1:] != -100).sum()
-                total += counts * torch.stack((loss_sum(model, batch).double(), learnt.double()))
+                total += torch.stack((loss_sum(model, batch).double(), learnt.double()))
         total = self.accelerator.reduce(total, reduction="sum")
         model.train()
         return float(total[0] / total[1].clamp(min=1))
-
-    def _dealt(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, int]]:
-        """This process's batches; those that only keep step with the others count 0."""
-        world, rank = self.args.world_size, self.args.process_index
-        mine: Batch | None = None
-        number = -1
-        for number, batch in enumerate(batches):
-            if number % world == rank or mine is None:
-                mine = batch
-            if number % world == world - 1:
-                yield mine, 1
-        if mine is not None and (rest := (number + 1) % world):
-            yield mine, int(rank < rest)
 
     def _determine_best_metric(self, metrics: Any, trial: Any) -> bool:
         """A better dev loss is saved at once."""

@@ -34,13 +34,13 @@ from finetune import (
     wiring,
 )
 from finetune.checkpoints import Checkpoint
-from finetune.checks import model_problems
 from finetune.config import TrainConfig
 from finetune.ends import Stop
 from finetune.loop import Loop, Parts
 from finetune.machine import this_machine
 from finetune.machines import Crew
 from finetune.methods import METHODS, lora, ptuning
+from finetune.option_checks import model_problems
 from finetune.options import BadConfig
 from finetune.resume import About
 from finetune.run import farewell
@@ -87,7 +87,8 @@ def train(cfg: TrainConfig, run: RunFolder, crew: Crew, stop: Stop) -> Loop:
     model = _model(cfg, info, last, device)
 
     # ---- prepare ----
-    data = wiring.prepare(cfg, info, run, crew)
+    data = wiring.prepare(cfg, info, model, crew)
+    wiring.learn_only_where_asked(model)
     steps = cfg.max_steps or data.steps
     about = About(
         resume.options(cfg), info.name, base_fingerprint(info), data.hash, crew.world, steps
@@ -102,6 +103,8 @@ def train(cfg: TrainConfig, run: RunFolder, crew: Crew, stop: Stop) -> Loop:
     loop = Loop(parts, arguments)
     if crew.first:
         _begin(loop, last)
+        for line in data.told:
+            run.say(line)
 
     # ---- loop ----
     with wiring.quantised_as_loaded(model):

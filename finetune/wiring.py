@@ -1,75 +1,154 @@
-"""Where training meets the rows: this process's stream of batches, the dev batches, the loss.
+"""Where training meets the rows: this process's batches, the dev batches, the loss of one.
 
 The one file to change when the parts that read, tokenise and batch rows change.
 """
 
 from __future__ import annotations
 
-import json
-import random
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from finetune.collate import Batch, Collator
 from finetune.config import TrainConfig
-from finetune.layouts import Example, Limits, choose
-from finetune.run_folder import RunFolder
+from finetune.data import Epoch, Part, Place, Plan, Source, Stream
+from finetune.formats import read_row
+from finetune.layouts import Limits, choose
+from finetune.loader import Loader
+from finetune.rows import open_rows
 from finetune.sources import sources
+from finetune.tally import Tally
 from glm.adapters.card import fingerprint
 from glm.dialects import DIALECTS
-from glm.messages import Conversation, Message
+from glm.errors import BadRequest
+from glm.messages import Conversation
 from glm.recognise import ModelInfo
 from glm.tokenizers import open_tokenizer
 
 if TYPE_CHECKING:
     from finetune.machines import Crew
 
-Batch = dict[str, Any]
+FLASH = "flash_attention_2"
+
+
+class Talks:
+    """The rows of a file as conversations; no more than `most` of them, where it is not 0."""
+
+    def __init__(self, path: Path, form: str, most: int = 0) -> None:
+        self.rows, self.form = open_rows(path), form
+        self.size = min(len(self.rows), most) if most else len(self.rows)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int, /) -> Conversation:
+        row, _ = self.rows[index]
+        return read_row(row, self.form)
+
+
+class Endless:
+    """The batches of one process, epoch after epoch; a step may begin in one and end in the next.
+
+    `each` is how many batches an epoch has in all processes, about.
+    """
+
+    def __init__(self, loader: Loader, each: int) -> None:
+        self.loader, self.each = loader, each
+
+    @property
+    def epoch(self) -> float:
+        place = self.loader.place
+        return place.epoch + min(place.next / self.each, 1.0)
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            yield from self.loader
+
+    def state(self) -> dict[str, Any]:
+        return self.loader.state_dict()
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.loader.load_state_dict(state)
+
+
+class Dev:
+    """The dev batches of one process, each time from the first; all processes get as many."""
+
+    def __init__(self, stream: Stream, part: Part) -> None:
+        self.stream, self.part = stream, part
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (batch for batch, _ in Epoch(self.stream, self.part, Place()))
 
 
 @dataclass(frozen=True)
 class Data:
-    """`steps` are those of all epochs; `dev` the dev batches of all processes, None without."""
+    """`steps` are those of all epochs, about; `told` says what became of the first rows."""
 
-    stream: Any
-    dev: Iterable[Batch] | None
+    stream: Endless
+    dev: Dev | None
     steps: int
     hash: str
     layout: str
+    told: tuple[str, ...]
 
 
-def prepare(cfg: TrainConfig, info: ModelInfo, run: RunFolder, crew: Crew) -> Data:
+def prepare(cfg: TrainConfig, info: ModelInfo, model: Any, crew: Crew) -> Data:
+    """Open the files and look at the first rows. Raises BadRequest when none can be trained on."""
     dialect = DIALECTS[info.dialect](open_tokenizer(info))
     layout = choose(cfg.layout, dialect)
-    limits = Limits(cfg.max_seq_length, cfg.max_source_length, cfg.max_target_length, cfg.overlong)
-    files = [item.path for item in sources(cfg.train_file, cfg.data_dir)]
-    rows = _read(files, layout, dialect, limits)
-    dev_files = [item.path for item in sources(cfg.dev_file, cfg.data_dir)]
-    dev = _read(dev_files, layout, dialect, limits)
-    stream = Shuffled(rows, cfg.batch_size, cfg.seed, crew)
-    whole = cfg.batch_size * cfg.accumulation * crew.world
-    steps = max(1, round(len(rows) * cfg.epochs / whole))
-    size = cfg.eval_batch_size
-    batches = [padded(dev[i : i + size]) for i in range(0, len(dev), size)]
-    return Data(stream, batches or None, steps, fingerprint(files), layout.name)
+    both = (cfg.max_source_length, cfg.max_target_length)
+    limits = Limits(cfg.max_seq_length, *both, overlong=cfg.overlong)  # type: ignore[arg-type]
+    encode = partial(layout.encode, dialect=dialect, limits=limits)
+    collator = _collator(cfg, info, model)
+    plan = Plan(
+        cfg.batch_size, cfg.packing, cfg.group_by_length, cfg.max_seq_length, cfg.seed,
+        collator=collator,
+    )  # fmt: skip
+    files = sources(cfg.train_file, cfg.data_dir)
+    stream = Stream(_talks(cfg, cfg.train_file, cfg.max_rows), encode, plan)
+    survey = stream.survey()
+    part = Part(crew.rank, crew.world)
+    loader = Loader(stream, part, cfg.dataloader_num_workers)
+    each = survey.batches_of_an_epoch
+    if not each:
+        raise BadRequest("; ".join(["no row can be trained on", *survey.tally.lines()[1:]]))
+    steps = math.ceil(math.ceil(each / crew.world) * cfg.epochs / cfg.accumulation)
+    return Data(
+        Endless(loader, each),
+        _dev(cfg, encode, collator, part),
+        max(steps, 1),
+        fingerprint(_files([item.path for item in files])),
+        layout.name,
+        _told(survey.tally, survey.exact),
+    )
+
+
+def learn_only_where_asked(model: Any) -> None:
+    """The head runs on learnt positions only."""
+    from finetune.learnt_head import learn_only
+
+    learn_only(model)
 
 
 def tokens_in(batch: Batch) -> int:
-    """Tokens that are no padding."""
-    return int(batch["tokens"]) if "tokens" in batch else int(batch["input_ids"].numel())
+    """Tokens that are no padding; of packed rows, whose padding stands at 0, all others."""
+    if "attention_mask" in batch:
+        return int(batch["attention_mask"].sum())
+    places = batch["position_ids"]
+    return int((places if places.dim() == 2 else places.sum(1)).gt(0).sum())
 
 
 def loss_sum(model: Any, batch: Batch) -> torch.Tensor:
     """The loss over the learnt tokens of a batch, summed."""
-    given = {key: batch[key] for key in ("input_ids", "position_ids") if key in batch}
-    logits = model(**given, use_cache=False).logits[:, :-1]
-    return torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1).float(), batch["labels"][:, 1:].flatten(), reduction="sum"
-    )
+    loss: torch.Tensor = model(**batch, use_cache=False, num_items_in_batch=1).loss
+    return loss
 
 
 def quantised_as_loaded(model: Any) -> AbstractContextManager[Any]:
@@ -81,56 +160,37 @@ def quantised_as_loaded(model: Any) -> AbstractContextManager[Any]:
     return as_loaded(model)
 
 
-class Shuffled:
-    """Rows in an order of their own in each epoch, in batches."""
-
-    def __init__(self, rows: Sequence[Example], size: int, seed: int, crew: Crew) -> None:
-        self.rows, self.size, self.seed, self.crew = rows, size, seed, crew
-        self.done = 0
-
-    @property
-    def epoch(self) -> float:
-        return self.done / len(self.rows)
-
-    def __iter__(self) -> Iterator[Batch]:
-        while True:
-            first = self.done + self.crew.rank * self.size
-            batch = padded([self._row(first + i) for i in range(self.size)])
-            self.done += self.size * self.crew.world
-            yield batch
-
-    def _row(self, number: int) -> Example:
-        epoch, place = divmod(number, len(self.rows))
-        order = list(range(len(self.rows)))
-        random.Random(f"{self.seed}/{epoch}").shuffle(order)
-        return self.rows[order[place]]
-
-    def state(self) -> dict[str, Any]:
-        return {"done": self.done}
-
-    def load(self, state: dict[str, Any]) -> None:
-        self.done = int(state["done"])
+def _talks(cfg: TrainConfig, names: Sequence[str], most: int) -> list[Source]:
+    return [
+        Source(Talks(item.path, cfg.format, most), item.weight, item.path.name)
+        for item in sources(names, cfg.data_dir)
+    ]
 
 
-def padded(rows: Sequence[Example]) -> Batch:
-    """Rows of one batch, filled up on the right."""
-    width = max(len(row.ids) for row in rows)
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    labels = torch.full_like(ids, -100)
-    for number, row in enumerate(rows):
-        ids[number, : len(row.ids)] = torch.tensor(row.ids)
-        labels[number, : len(row.ids)] = torch.tensor(row.labels)
-    places = torch.arange(width).expand(len(rows), -1)
-    return {"input_ids": ids, "labels": labels, "position_ids": places}
+def _dev(cfg: TrainConfig, encode: Any, collator: Collator, part: Part) -> Dev | None:
+    if not cfg.dev_file:
+        return None
+    plan = Plan(cfg.eval_batch_size, shuffle=False, collator=collator)
+    stream = Stream(_talks(cfg, cfg.dev_file, cfg.max_dev_rows), encode, plan)
+    survey = stream.survey()
+    if not survey.batches:
+        raise BadRequest("; ".join(["no dev row can be used", *survey.tally.lines()[1:]]))
+    return Dev(stream, part)
 
 
-def _read(files: Iterable[Path], layout: Any, dialect: Any, limits: Limits) -> list[Example]:
-    found = []
-    for file in files:
-        for line in file.read_text(encoding="utf-8").splitlines():
-            turns = json.loads(line)["conversations"]
-            talk = Conversation(tuple(Message(turn["role"], turn["content"]) for turn in turns))
-            made = layout.encode(talk, dialect, limits)
-            if isinstance(made, Example):
-                found.append(made)
-    return found
+def _collator(cfg: TrainConfig, info: ModelInfo, model: Any) -> Collator:
+    pad = getattr(model.config, "pad_token_id", None)
+    v1 = model.config if info.arch == "chatglm1" else None
+    return Collator(pad if isinstance(pad, int) else 0, v1=v1, flat=cfg.attention == FLASH)
+
+
+def _files(paths: Sequence[Path]) -> list[Path]:
+    found = [
+        file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])
+    ]
+    return [file for file in found if file.is_file()]
+
+
+def _told(tally: Tally, exact: bool) -> tuple[str, ...]:
+    first, *rest = tally.lines()
+    return (first if exact else f"of the first rows {first}", *rest)
