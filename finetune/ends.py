@@ -18,6 +18,8 @@ from glm.errors import GlmError
 
 FINISHED, FAILED, REFUSED, NO_MEMORY, NOT_FINITE, DISK_FULL = 0, 1, 2, 3, 4, 5
 SIGNALLED = 128  # plus the number of the signal, as shells count
+# How the writers of safetensors and of torch say that nothing more fits
+FULL = ("No space left", "Disk quota exceeded", "os error 28", "unexpected pos")
 
 
 class NotFinite(GlmError):
@@ -56,22 +58,23 @@ class Stop:
         self.signal = number
 
 
-def ending(error: BaseException, step: int) -> tuple[int, str]:
+def ending(error: BaseException, stop: Stop) -> tuple[int, str]:
     """The exit code of an error, and its sentence."""
+    step = stop.step + 1
     text = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if isinstance(error, NotFinite):
         return NOT_FINITE, text
     if is_full(error):
-        return DISK_FULL, f"the disk is full, so step {step} could not be saved ({text[:200]})"
+        return DISK_FULL, f"the disk is full, so step {step - 1} could not be saved ({text[:200]})"
     if is_memory(error):
         return NO_MEMORY, (
-            f"out of memory in step {step + 1}: lower --batch-size (and raise --accumulation) or "
+            f"out of memory in step {step}: lower --batch-size (and raise --accumulation) or "
             f"--max-seq-length, or use --gradient-checkpointing or --method qlora ({text[:200]})"
         )
     if isinstance(error, GlmError):
         return REFUSED, str(error).strip()
     if isinstance(error, KeyboardInterrupt):
-        return SIGNALLED + signal.SIGINT, f"stopped at once in step {step + 1}"
+        return SIGNALLED + (stop.signal or signal.SIGINT), f"stopped at once in step {step}"
     return FAILED, f"{type(error).__name__}: {text}"
 
 
@@ -80,7 +83,7 @@ def is_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     text = str(error)
-    if "No space left" in text or "Disk quota exceeded" in text or "os error 28" in text:
+    if any(sign in text for sign in FULL):
         return True
     causes = (error.__cause__, error.__context__)
     return any(cause is not None and is_full(cause) for cause in causes)
@@ -104,9 +107,9 @@ def how_to_go_on(run: RunFolder) -> str:
     )
 
 
-def tell(run: RunFolder, error: BaseException, step: int) -> int:
+def tell(run: RunFolder, error: BaseException, stop: Stop) -> int:
     """Write how a run ended for an error, and return its exit code."""
-    code, sentence = ending(error, step)
+    code, sentence = ending(error, stop)
     if code == FAILED:
         lines = "".join(traceback.format_exception(error))
         try:

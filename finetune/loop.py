@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from finetune import checkpoints
+from finetune.checkpoints import Checkpoint
 from finetune.collate import Batch
 from finetune.config import TrainConfig
 from finetune.ends import NotFinite, Stop
@@ -30,6 +31,7 @@ from finetune.wiring import loss_sum, tokens_in
 from glm.adapters.card import Card, write_json
 from glm.recognise import ModelInfo
 
+STATE = "trainer_state.json"
 STREAM = "stream-{}.json"  # of each process: where it stands in the data
 
 
@@ -91,6 +93,13 @@ class Loop(Trainer):
         self.progress = Progress(parts.run, parts.about.steps, self.args.device, image)
         self.first = self.is_world_process_zero()
         self._saved_step: int | None = None
+
+    def run(self, last: Checkpoint | None) -> None:
+        """Train from the beginning or from a checkpoint; not beyond the last step."""
+        if last is not None and last.step >= self.parts.about.steps:
+            self.state = TrainerState.load_from_json(str(last.path / STATE))
+        else:
+            self.train(resume_from_checkpoint=str(last.path) if last else None)
 
     # ---- batches and loss ----
 
@@ -201,7 +210,7 @@ class Loop(Trainer):
         self._save_rng_state(str(part))
         write_json(part / STREAM.format(self.args.process_index), self.parts.stream.state())
         if self.first:
-            self.state.save_to_json(str(part / "trainer_state.json"))
+            self.state.save_to_json(str(part / STATE))
             write_json(part / ABOUT, asdict(self.parts.about))
         self.accelerator.wait_for_everyone()
         if self.first:

@@ -108,7 +108,7 @@ def train(cfg: TrainConfig, run: RunFolder, crew: Crew, stop: Stop) -> Loop:
 
     # ---- loop ----
     with wiring.quantised_as_loaded(model):
-        loop.train(resume_from_checkpoint=str(last.path) if last else None)
+        loop.run(last)
 
     # ---- save ----
     if crew.first:
@@ -197,7 +197,7 @@ def _guarded(cfg: TrainConfig, run: RunFolder, crew: Crew) -> int:
         if not crew.first:
             raise
         checkpoints.clean(run.checkpoints)
-        return ends.tell(run, error, stop.step)
+        return ends.tell(run, error, stop)
     if not crew.first:
         return 0
     if stop.signal:

@@ -68,7 +68,12 @@ class Endless:
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
-            yield from self.loader
+            batches = iter(self.loader)
+            with torch.random.fork_rng(devices=[]):  # workers are seeded from the run's numbers
+                first = next(batches, None)
+            if first is not None:
+                yield first
+            yield from batches
 
     def state(self) -> dict[str, Any]:
         return self.loader.state_dict()
