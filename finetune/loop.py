@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from finetune import checkpoints
+from finetune import checkpoints, launching
 from finetune.checkpoints import Checkpoint
 from finetune.collate import Batch
 from finetune.config import TrainConfig
@@ -94,12 +95,32 @@ class Loop(Trainer):
         self.first = self.is_world_process_zero()
         self._saved_step: int | None = None
 
+    def together(self) -> str:
+        """On what it trains, and how processes share the work: `cpu, 2 processes, FSDP2`."""
+        world = self.parts.about.world
+        way = "DDP" if world > 1 else ""
+        if self.is_deepspeed_enabled:
+            way = launching.effective(self.accelerator.state.deepspeed_plugin.deepspeed_config)
+        elif self.is_fsdp_enabled:
+            way = f"FSDP{self.accelerator.state.fsdp_plugin.fsdp_version}"
+        several = f"{world} processes" if world > 1 else ""
+        return ", ".join(filter(None, (str(self.args.device), several, way)))
+
     def run(self, last: Checkpoint | None) -> None:
         """Train from the beginning or from a checkpoint; not beyond the last step."""
         if last is not None and last.step >= self.parts.about.steps:
             self.state = TrainerState.load_from_json(str(last.path / STATE))
         else:
             self.train(resume_from_checkpoint=str(last.path) if last else None)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """FSDP on the CPU too: accelerate takes the wish there and trains by DDP, without a word."""
+        super().create_accelerator_and_postprocess()
+        if self.parts.cfg.fsdp and not self.is_fsdp_enabled and self.args.world_size > 1:
+            state = self.accelerator.state
+            state.fsdp_plugin = FullyShardedDataParallelPlugin(**self.args.fsdp_plugin_args)
+            state.distributed_type = DistributedType.FSDP
+            self.is_fsdp_enabled = True
 
     # ---- batches and loss ----
 
@@ -226,14 +247,29 @@ class Loop(Trainer):
             self.progress.better(self.state.best_metric, found.path)
         self.progress.draw()
 
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """What users open. `state_dict` was gathered from the processes."""
-        if self.args.should_save:
-            parts = self.parts
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """What users open, written by the first process."""
+        parts, weights = self.parts, self._gathered()
+        if self.first:
             model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-            parts.method.save(
-                model, Path(str(output_dir)), Result(parts.card, parts.info, state_dict)
+            parts.method.save(model, Path(str(output_dir)), Result(parts.card, parts.info, weights))
+
+    def _gathered(self) -> dict[str, Any] | None:
+        """What learns, of a whole method everything, where processes hold a part each."""
+        whole = self.parts.method.whole
+        if self.is_deepspeed_enabled and self.accelerator.state.deepspeed_plugin.zero_stage == 3:
+            found: dict[str, Any] | None = self.deepspeed._zero3_consolidated_16bit_state_dict(
+                exclude_frozen_parameters=not whole
             )
+            return found or {}
+        if not self.is_fsdp_enabled:
+            return None
+        gathered = {}
+        for name, parameter in self.model.named_parameters():
+            if whole or parameter.requires_grad:
+                full = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
+                gathered[name] = full.detach().cpu() if self.first else None
+        return gathered
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if self.is_fsdp_enabled:

@@ -79,12 +79,12 @@ def train(cfg: TrainConfig, run: RunFolder, crew: Crew, stop: Stop) -> Loop:
     device = machines.device_of(cfg, crew)
     kind = machines.dtype_of(cfg, info, device)
     machines.threads(info, device)
-    arguments = machines.arguments(cfg, run, device, kind)
-    crew.check(arguments)
     if crew.first:
         checkpoints.clean(run.checkpoints)
     last = resume.find(run, cfg.resume)
     model = _model(cfg, info, last, device)
+    arguments = machines.arguments(cfg, run, device, kind)  # not before: ZeRO-3 would take over
+    crew.check(arguments)
 
     # ---- prepare ----
     data = wiring.prepare(cfg, info, model, crew)
@@ -166,8 +166,7 @@ def _begin(loop: Loop, last: Checkpoint | None) -> None:
     learns = sum(p.numel() for p in parts.model.parameters() if p.requires_grad)
     whole = sum(p.numel() for p in parts.model.parameters())
     parts.run.say(
-        f"{parts.cfg.method} on {parts.info.name} ({parts.info.family}), {loop.args.device}, "
-        f"{parts.about.world} process{'es' if parts.about.world > 1 else ''}: "
+        f"{parts.cfg.method} on {parts.info.name} ({parts.info.family}), {loop.together()}: "
         f"{learns:,} of {whole:,} numbers learn, {parts.about.steps} steps"
     )
     if last is not None:

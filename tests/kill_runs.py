@@ -1,6 +1,6 @@
 """Training runs that are killed by SIGKILL at a named moment, then gone on with.
 
-    python -m tests.kill_runs FOLDER MOMENT...     (JSON: {moment: [killed, code, reason, equal]})
+    python -m tests.kill_runs FOLDER MOMENT...     (lines of [moment, killed, state, code, equal])
 
 A moment is `step:7`, in the forward of that step; `file:12`, at the twelfth thing that is done to
 a file of the run; `torn:2`, with half of the second file of tensors written. Everything is
@@ -143,7 +143,8 @@ def main(argv: list[str]) -> int:
     moments = argv[1:]
     if moments == ["all"]:
         moments = [f"file:{n}" for n in range(1, int(counted.read_text()) + 1)]
-    print(json.dumps({moment: attempt(root, moment, wanted) for moment in moments}))
+    for moment in moments:
+        print(json.dumps([moment, *attempt(root, moment, wanted)]), flush=True)
     return 0
 
 

@@ -197,7 +197,8 @@ def killed_runs(folder: Path, *moments: str):
     words = [sys.executable, "-m", "tests.kill_runs", str(folder), *moments]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env={**os.environ})
     assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout)
+    lines = (json.loads(line) for line in done.stdout.splitlines())
+    return {moment: found for moment, *found in lines}
 
 
 def test_kill_9_in_a_step_and_in_a_save_leaves_a_run_that_goes_on_exactly(tmp_path):

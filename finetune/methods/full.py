@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import save_file
+from transformers.core_model_loading import revert_weight_conversion
 
 from finetune.methods.values import Result
-from glm.adapters.card import write_card, write_json
+from glm.adapters.card import replacing, write_card, write_json
 from glm.recognise import ModelInfo
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 BESIDE = (".json", ".model", ".txt", ".jinja", ".py")  # what a checkpoint has besides weights
 LARGEST = 64 << 20
+WEIGHTS = "model.safetensors"
+TIED = ("lm_head.weight",)  # the embeddings once more
 PACKED = ("quantization_bit", "quantization_embeddings", "pre_seq_len", "prefix_projection")
 
 
@@ -34,7 +38,10 @@ def apply(model: Any, cfg: TrainConfig) -> Any:
 def save(model: Any, folder: Path, result: Result) -> None:
     """Weights under the names of the base's files, and what lies beside the base's."""
     folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(str(folder), state_dict=result.weights, save_original_format=True)
+    if result.weights is None:
+        model.save_pretrained(str(folder), save_original_format=True)
+    else:
+        _save_gathered(model, folder, result.weights)
     _copy_beside(result.base, folder)
     kind = str(next(model.parameters()).dtype).removeprefix("torch.")
     config = json.loads((result.base.path / "config.json").read_text(encoding="utf-8"))
@@ -45,6 +52,16 @@ def save(model: Any, folder: Path, result: Result) -> None:
 
 def load(model: Any, folder: Path) -> None:
     """Nothing: to go on, the saved model is opened in place of the base."""
+
+
+def _save_gathered(model: Any, folder: Path, weights: dict[str, Any]) -> None:
+    """save_pretrained would gather the weights again, and wait for the other processes."""
+    if model.config.tie_word_embeddings:
+        weights = {name: tensor for name, tensor in weights.items() if name not in TIED}
+    original = revert_weight_conversion(model, weights)
+    tensors = {name: tensor.contiguous() for name, tensor in original.items()}
+    with replacing(folder / WEIGHTS) as passing:
+        save_file(tensors, passing, metadata={"format": "pt"})
 
 
 def _copy_beside(base: ModelInfo, folder: Path) -> None:
