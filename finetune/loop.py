@@ -19,7 +19,7 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from finetune import checkpoints, launching
+from finetune import checkpoints, launching, shards
 from finetune.checkpoints import Checkpoint
 from finetune.collate import Batch
 from finetune.config import TrainConfig
@@ -32,6 +32,7 @@ from finetune.wiring import loss_sum, tokens_in
 from glm.adapters.card import Card, write_json
 from glm.recognise import ModelInfo
 
+SCHEDULER = "scheduler.pt"
 STATE = "trainer_state.json"
 STREAM = "stream-{}.json"  # of each process: where it stands in the data
 
@@ -114,7 +115,7 @@ class Loop(Trainer):
             self.train(resume_from_checkpoint=str(last.path) if last else None)
 
     def create_accelerator_and_postprocess(self) -> None:
-        """FSDP on the CPU too: accelerate takes the wish there and trains by DDP, without a word."""
+        """FSDP on the CPU too: accelerate takes the wish there and trains by DDP instead."""
         super().create_accelerator_and_postprocess()
         if self.parts.cfg.fsdp and not self.is_fsdp_enabled and self.args.world_size > 1:
             state = self.accelerator.state
@@ -262,18 +263,28 @@ class Loop(Trainer):
                 exclude_frozen_parameters=not whole
             )
             return found or {}
+        return shards.gathered(self.model, whole, self.first) if self.is_fsdp_enabled else None
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self.is_fsdp_enabled:
-            return None
-        gathered = {}
-        for name, parameter in self.model.named_parameters():
-            if whole or parameter.requires_grad:
-                full = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
-                gathered[name] = full.detach().cpu() if self.first else None
-        return gathered
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        shards.write(self.model, Path(output_dir), self.first)
+        shards.write_optimizer(self.optimizer, Path(output_dir), self.args.process_index)
+        if self.first:
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if not self.is_fsdp_enabled or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        folder = Path(checkpoint)
+        shards.read_optimizer(self.optimizer, folder, self.args.process_index)
+        self.lr_scheduler.load_state_dict(torch.load(folder / SCHEDULER, weights_only=True))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            shards.read(self.model, Path(resume_from_checkpoint))
         else:
             self.parts.method.load(self.model, Path(resume_from_checkpoint))
 
