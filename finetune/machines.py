@@ -87,7 +87,7 @@ def threads(info: ModelInfo, device: torch.device) -> None:
 
 
 def arguments(
-    cfg: TrainConfig, run: RunFolder, device: torch.device, kind: torch.dtype
+    cfg: TrainConfig, run: RunFolder, model: Any, device: torch.device, kind: torch.dtype
 ) -> TrainingArguments:
     """Trainer's own options, from ours; several processes find each other in here."""
     file = launching.deepspeed_file(cfg)
@@ -123,8 +123,14 @@ def arguments(
         ddp_find_unused_parameters=False,
         dataloader_pin_memory=False,
         deepspeed=str(file) if file else None,
-        **({"fsdp": True, "fsdp_config": launching.fsdp_settings()} if cfg.fsdp else {}),
+        **({"fsdp": True, "fsdp_config": _layers(model)} if cfg.fsdp else {}),
     )
+
+
+def _layers(model: Any) -> dict[str, Any]:
+    """FSDP's settings, with the layers of this model as what is spread one by one."""
+    layers = list(model._no_split_modules)
+    return {**launching.fsdp_settings(), "transformer_layer_cls_to_wrap": layers}
 
 
 def _schedule(cfg: TrainConfig) -> str:

@@ -83,7 +83,9 @@ def train(cfg: TrainConfig, run: RunFolder, crew: Crew, stop: Stop) -> Loop:
         checkpoints.clean(run.checkpoints)
     last = resume.find(run, cfg.resume)
     model = _model(cfg, info, last, device)
-    arguments = machines.arguments(cfg, run, device, kind)  # not before: ZeRO-3 would take over
+    arguments = machines.arguments(
+        cfg, run, model, device, kind
+    )  # not before: ZeRO-3 would take over
     crew.check(arguments)
 
     # ---- prepare ----
