@@ -40,6 +40,7 @@ class HubTokenizer:
         self._plain = _without(self._all, self.special)
         self.size = max(len(self._hub), max(self._names, default=0) + 1)
         self.eos = int(self._hub.eos_token_id if self._hub.eos_token_id is not None else -1)
+        self.begin = tuple(i for i in self._all.encode("").ids if i != self.eos)
         self.stops = tuple(dict.fromkeys([self.eos, *_generation_ends(Path(folder))]))
         self.fingerprint = hashlib.sha256(self._all.to_str().encode()).hexdigest()[:16]
 

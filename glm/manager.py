@@ -19,7 +19,6 @@ from glm.adapters.values import Adapter
 from glm.catalog import Catalog
 from glm.chat import EventStream, Options, chat
 from glm.dialects import DIALECTS, Dialect, RoleToken
-from glm.dialects.raw import raw as raw_way
 from glm.engines.base import Engine
 from glm.errors import AdapterGone, CheckpointError, EngineError, GlmError, NotReady
 from glm.hub import fetch, is_hub_id
@@ -292,20 +291,18 @@ class Manager:
         *,
         model: str = "base",
         options: Options | None = None,
-        raw: bool = False,
     ) -> EventStream:
         """Answer with a loaded model; returns at once. Raises NotReady and `Engine.submit`'s.
 
         `model` is one of `models()`, or `base:A+B` for a LoRA and a prefix together; BadRequest
-        names what there is. `raw`: the last message's text is continued as it is.
+        names what there is.
         """
         loaded = self._ready()
-        dialect = raw_way(loaded.dialect, loaded.tokenizer) if raw else loaded.dialect
         sampling, options = sampling or loaded.defaults, options or Options()
         for tries in range(TRIES, 0, -1):
             with_adapter = replace(options, adapter=loaded.shelf.key(model))
             try:
-                stream = chat(loaded.engine, dialect, conversation, sampling, with_adapter)
+                stream = chat(loaded.engine, loaded.dialect, conversation, sampling, with_adapter)
                 break
             except AdapterGone:
                 if tries == 1:

@@ -64,9 +64,9 @@ class Model:
         from dataclasses import replace
 
         defaults: Sampling = self.manager.defaults()
-        options = Options(constrain=constrain)
+        options = Options(constrain=constrain, raw=raw)
         wanted = replace(defaults, **sampling)
-        return self.manager.chat(conversation, wanted, model=self.address, options=options, raw=raw)
+        return self.manager.chat(conversation, wanted, model=self.address, options=options)
 
     def close(self) -> None:
         self.manager.close()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from glm.messages import Conversation, Event, Message, Role, Sampling, ToolSpec
+from glm.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,15 @@ class RoleToken:
     special: bool
 
 
+def taught(message: Message) -> bool:
+    """Whether training teaches a turn: the assistant's unless its file says no, the user's and
+    the system's where it says yes, and never what a tool answered.
+    """
+    if message.role == "assistant":
+        return message.learn is not False
+    return message.learn is True and message.role != "tool"
+
+
 class Parser(Protocol):
     """Ids of one answer to events. Any way of splitting the ids gives the same joined events."""
 
@@ -45,8 +55,15 @@ class Dialect(Protocol):
     def name(self) -> str: ...
 
     @property
+    def tokenizer(self) -> Vocabulary: ...
+
+    @property
     def stop(self) -> tuple[int, ...]:
         """The ids that end a turn."""
+
+    @property
+    def end(self) -> int:
+        """The id that ends a text: the last of what is trained on."""
 
     @property
     def defaults(self) -> Sampling:
@@ -57,6 +74,9 @@ class Dialect(Protocol):
 
     def prompt(self, conversation: Conversation) -> tuple[int, ...]:
         """The ids to continue: the conversation and the mark where the model begins."""
+
+    def raw(self, text: str) -> tuple[int, ...]:
+        """The ids of a text without roles, to be continued: how base models are asked."""
 
     def parser(self, tools: Sequence[ToolSpec] = ()) -> Parser:
         """A parser for one answer to a conversation with these tools."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from glm.dialects.base import Piece, RoleToken
+from glm.dialects.base import Piece, RoleToken, taught
 from glm.dialects.chatglm2 import PlainParser
 from glm.errors import BadRequest
 from glm.messages import Conversation, Event, Message, Sampling, Text, ToolSpec
@@ -34,12 +34,13 @@ class ChatGLM:
 
     def __init__(self, tokenizer: Vocabulary) -> None:
         self.tokenizer = tokenizer
-        self._end = (tokenizer.id("[gMASK]"), tokenizer.id("<sop>"))
-        self.stop = (tokenizer.id("<eop>"),)
+        self.start = (tokenizer.id("[gMASK]"), tokenizer.id("<sop>"))  # behind the text
+        self.end = tokenizer.id("<eop>")
+        self.stop = (self.end,)
 
     def prompt(self, conversation: Conversation) -> tuple[int, ...]:
         """The ids up to `<sop>`, which the answer follows. Raises BadRequest for tools."""
-        return (*self.tokenizer.encode(_text(conversation)), *self._end)
+        return self.raw(_text(conversation))
 
     def render(self, conversation: Conversation) -> Iterator[Piece]:
         """The finished conversation; the last answer and `<eop>` are learnt."""
@@ -47,8 +48,11 @@ class ChatGLM:
         if last.role != "assistant":
             raise BadRequest("a training conversation ends with an answer")
         yield Piece(self.prompt(Conversation(tuple(before), conversation.tools)), False)
-        learn = last.learn is not False
-        yield Piece((*self.tokenizer.encode(last.content), *self.stop), learn)
+        yield Piece((*self.tokenizer.encode(last.content), self.end), taught(last))
+
+    def raw(self, text: str) -> tuple[int, ...]:
+        """The ids of a text as it is, to be continued."""
+        return (*self.tokenizer.encode(text), *self.start)
 
     def parser(self, tools: Sequence[ToolSpec] = ()) -> ChatGLMParser:
         return ChatGLMParser(self.tokenizer, self.stop)

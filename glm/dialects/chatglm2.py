@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from glm.dialects.base import Piece, RoleToken
+from glm.dialects.base import Piece, RoleToken, taught
 from glm.errors import BadRequest
 from glm.messages import Conversation, Event, Message, Sampling, Text, ToolSpec
 from glm.tokenizer import Tokenizer
@@ -24,12 +24,13 @@ class ChatGLM2:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
-        self._start = (tokenizer.id("[gMASK]"), tokenizer.id("sop"))
-        self.stop = (tokenizer.eos,)
+        self.start = (tokenizer.id("[gMASK]"), tokenizer.id("sop"))
+        self.end = tokenizer.eos
+        self.stop = (self.end,)
 
     def prompt(self, conversation: Conversation) -> tuple[int, ...]:
         """The ids up to the 答： that the model continues. Raises BadRequest for tools."""
-        return (*self._start, *self.tokenizer.encode(self._text(conversation)))
+        return self.raw(self._text(conversation))
 
     def render(self, conversation: Conversation) -> Iterator[Piece]:
         """The finished conversation; the last answer and eos are learnt."""
@@ -37,8 +38,11 @@ class ChatGLM2:
         if last.role != "assistant":
             raise BadRequest("a training conversation ends with an answer")
         yield Piece(self.prompt(Conversation(tuple(before), conversation.tools)), False)
-        learn = last.learn is not False
-        yield Piece((*self.tokenizer.encode(last.content), self.tokenizer.eos), learn)
+        yield Piece((*self.tokenizer.encode(last.content), self.end), taught(last))
+
+    def raw(self, text: str) -> tuple[int, ...]:
+        """The ids of a text without roles, to be continued."""
+        return (*self.start, *self.tokenizer.encode(text))
 
     def parser(self, tools: Sequence[ToolSpec] = ()) -> PlainParser:
         return PlainParser(self.tokenizer, self.stop)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from glm.dialects import calls
-from glm.dialects.base import Parser, Piece, RoleToken
+from glm.dialects.base import Parser, Piece, RoleToken, taught
 from glm.dialects.block_grammar import BlockGrammar
 from glm.dialects.blocks import BlockForm, BlockParser
 from glm.dialects.code_arguments import INTERPRETER, CodeArguments
@@ -59,26 +59,32 @@ class ChatGLM3:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
-        self._role = {role: tokenizer.id(token) for role, token in ROLE_TOKEN.items()}
-        self._start = (tokenizer.id("[gMASK]"), tokenizer.id("sop"))
-        self.stop = (tokenizer.eos, self._role["user"], self._role["tool"])
+        self.role = {role: tokenizer.id(token) for role, token in ROLE_TOKEN.items()}
+        self.start = (tokenizer.id("[gMASK]"), tokenizer.id("sop"))
+        self.end = tokenizer.eos
+        self.stop = (self.end, self.role["user"], self.role["tool"])
 
     def prompt(self, conversation: Conversation) -> tuple[int, ...]:
         """The ids of the conversation and the bare `<|assistant|>` after it."""
         ids = [i for piece in self._turns(conversation) for i in piece.ids]
-        return (*ids, self._role["assistant"])
+        return (*ids, self.role["assistant"])
 
     def render(self, conversation: Conversation) -> Iterator[Piece]:
         """The pieces of a finished conversation, eos at its end.
 
         Learnt: what the assistant writes and the token after it (the next role, or eos), as in
-        the official multi-turn preprocessing. `message.learn` False silences a turn.
+        the official multi-turn preprocessing. `message.learn` False silences a turn, True
+        teaches one of the user or the system, too; what a tool answered is never learnt.
         """
         learn = False
         for piece in self._turns(conversation):
             learn = piece.learn
             yield piece
-        yield Piece((self.tokenizer.eos,), learn)
+        yield Piece((self.end,), learn)
+
+    def raw(self, text: str) -> tuple[int, ...]:
+        """The ids of a text without roles, to be continued."""
+        return (*self.start, *self.tokenizer.encode(text))
 
     def parser(self, tools: Sequence[ToolSpec] = ()) -> Parser:
         """A parser for one answer."""
@@ -90,7 +96,7 @@ class ChatGLM3:
 
     def xray(self, ids: Iterable[int]) -> list[RoleToken]:
         """Every token with the role of the block it stands in."""
-        roles = {token: role for role, token in self._role.items()}
+        roles = {token: role for role, token in self.role.items()}
         role: Role | None = None
         out = []
         for piece in self.tokenizer.pieces(ids):
@@ -99,7 +105,7 @@ class ChatGLM3:
         return out
 
     def _turns(self, conversation: Conversation) -> Iterator[Piece]:
-        yield Piece(self._start, False)
+        yield Piece(self.start, False)
         after = False  # does the token after the last block belong to what is learnt?
         blocks = [self._block("system", "", tools_block(conversation.tools))]
         for message in (None, *conversation.messages):
@@ -108,14 +114,14 @@ class ChatGLM3:
             elif not conversation.tools:
                 continue
             for role, body, learn in blocks:
-                yield Piece((self._role[role],), after)
+                yield Piece((self.role[role],), after)
                 yield Piece(body, learn)
                 after = learn
 
     def _message(self, message: Message) -> list[tuple[Role, tuple[int, ...], bool]]:
+        learn = taught(message)
         if message.role != "assistant":
-            return [self._block(message.role, "", message.content)]
-        learn = message.learn is not False
+            return [self._block(message.role, "", message.content, learn)]
         if message.ids is not None and message.vocabulary == self.tokenizer.fingerprint:
             return [("assistant", message.ids, learn)]
         blocks = []

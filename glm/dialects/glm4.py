@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from glm.dialects import calls
-from glm.dialects.base import Parser
+from glm.dialects.base import Parser, taught
 from glm.dialects.block_grammar import BlockGrammar
 from glm.dialects.blocks import THINK, BlockForm, BlockParser
 from glm.dialects.marks import BREAK, Mark
@@ -77,13 +77,13 @@ def _turns(conversation: Conversation) -> Iterator[Turn]:
     for message in conversation.messages:
         if message.role != "assistant":
             if message.content or message.role == "tool":
-                yield Turn(message.role, ("\n", BREAK, message.content))
+                yield Turn(message.role, ("\n", BREAK, message.content), taught(message))
             continue
         parts: list[str] = []
         for name, content in _blocks(message):
             parts += [*([ASSISTANT] if parts else []), f"{name}\n", BREAK, content]
         if parts or message.ids:
-            yield Turn("assistant", tuple(parts), message.learn is not False, sent=message)
+            yield Turn("assistant", tuple(parts), taught(message), sent=message)
 
 
 def _z1_turns(conversation: Conversation) -> Iterator[Turn]:
@@ -92,14 +92,14 @@ def _z1_turns(conversation: Conversation) -> Iterator[Turn]:
         yield Turn("system", (f"\n{Z1_TOOL_SYSTEM}{offered}",))
     for message in conversation.messages:
         if message.role == "system":
-            yield Turn("system", (f"\n{message.content}",))
+            yield Turn("system", (f"\n{message.content}",), taught(message))
     for message in conversation.messages:
         if message.role in ("user", "tool"):
-            yield Turn(message.role, (f"\n{message.content.strip()}",))
+            yield Turn(message.role, (f"\n{message.content.strip()}",), taught(message))
         elif message.role == "assistant":
             for name, content in _blocks(message):
                 text = f"{name}\n{content.strip()}"
-                yield Turn("assistant", (text,), message.learn is not False)
+                yield Turn("assistant", (text,), taught(message))
 
 
 def _blocks(message: Message) -> Iterator[tuple[str, str]]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from glm.dialects import calls
+from glm.dialects.base import taught
 from glm.dialects.blocks import THINK, THOUGHT
 from glm.dialects.marks import Mark, encode
 from glm.dialects.roles import Form, RoleDialect, Turn
@@ -106,12 +107,13 @@ def _turns(conversation: Conversation, layout: Layout) -> Iterator[Turn]:
         elif message.role == "assistant":
             keep = number > asked
             sent = message if keep or not message.thinking else None
-            learn = message.learn is not False
-            yield Turn("assistant", tuple(_answer(message, line, keep)), learn, sent=sent)
+            parts = tuple(_answer(message, line, keep))
+            yield Turn("assistant", parts, taught(message), sent=sent)
         else:
             quiet = message.role == "user" and line and not layout.thinking
             quiet = quiet and not message.content.endswith(NO_THINK)
-            yield Turn(message.role, (line, message.content, *([NO_THINK] if quiet else [])))
+            parts = (line, message.content, *([NO_THINK] if quiet else []))
+            yield Turn(message.role, parts, taught(message))
 
 
 def _tools(tools: Sequence[ToolSpec], line: str) -> Iterator[str]:

@@ -58,26 +58,32 @@ class RoleDialect:
         self.tokenizer, self.form = tokenizer, form
         self.name, self.defaults = form.name, form.defaults
         self.thinking = form.opening[-1:] == (THINK,)  # a prompt ends inside a thought
-        self._role = {role: tokenizer.id(token) for role, token in ROLE_TOKEN.items()}
-        self._start = (tokenizer.id("[gMASK]"), tokenizer.id("<sop>"))
-        self.stop = (tokenizer.eos, self._role["user"], self._role["tool"])
+        self.role = {role: tokenizer.id(token) for role, token in ROLE_TOKEN.items()}
+        self.start = (tokenizer.id("[gMASK]"), tokenizer.id("<sop>"))
+        self.end = tokenizer.eos
+        self.stop = (self.end, self.role["user"], self.role["tool"])
 
     def prompt(self, conversation: Conversation) -> tuple[int, ...]:
         """The ids of the conversation and the mark where the model begins."""
         ids = [i for piece in self._pieces(conversation) for i in piece.ids]
-        return (*ids, self._role["assistant"], *encode(self.tokenizer, self.form.opening))
+        return (*ids, self.role["assistant"], *encode(self.tokenizer, self.form.opening))
 
     def render(self, conversation: Conversation) -> Iterator[Piece]:
         """The pieces of a finished conversation, eos at its end.
 
         Learnt: what the assistant writes and the token after it (the next role, or eos), as the
-        official fine-tuning of GLM-4 does. `message.learn` False silences a turn.
+        official fine-tuning of GLM-4 does. `message.learn` False silences a turn, True teaches one
+        of the user or the system, too; what a tool answered is never learnt.
         """
         learn = False
         for piece in self._pieces(conversation):
             learn = piece.learn
             yield piece
-        yield Piece((self.tokenizer.eos,), learn)
+        yield Piece((self.end,), learn)
+
+    def raw(self, text: str) -> tuple[int, ...]:
+        """The ids of a text without roles, to be continued."""
+        return (*self.start, *self.tokenizer.encode(text))
 
     def parser(self, tools: Sequence[ToolSpec] = ()) -> Parser:
         """A parser for one answer; `tools` tell it which arguments are strings."""
@@ -91,7 +97,7 @@ class RoleDialect:
 
     def xray(self, ids: Iterable[int]) -> list[RoleToken]:
         """Every token with the role of the block it stands in."""
-        roles = {token: role for role, token in self._role.items()}
+        roles = {token: role for role, token in self.role.items()}
         role: Role | None = None
         out = []
         for piece in self.tokenizer.pieces(ids):
@@ -100,11 +106,11 @@ class RoleDialect:
         return out
 
     def _pieces(self, conversation: Conversation) -> Iterator[Piece]:
-        yield Piece(self._start, False)
+        yield Piece(self.start, False)
         after = False  # does the token after the last block belong to what is learnt?
         for turn in self.form.turns(conversation):
             if not turn.joined:
-                yield Piece((self._role[turn.role],), after)
+                yield Piece((self.role[turn.role],), after)
             yield Piece(self._ids(turn), turn.learn)
             after = turn.learn
 

@@ -30,6 +30,7 @@ class TemplateVocabulary(Vocabulary, Protocol):
 
     stops: tuple[int, ...]
     swallows: dict[str, tuple[bool, bool]]
+    begin: tuple[int, ...]
 
     @property
     def template(self) -> str: ...
@@ -47,7 +48,7 @@ class Template:
         if not tokenizer.template:
             raise CheckpointError("this model has no chat template; open its chat version")
         self.tokenizer = tokenizer
-        self.stop = tokenizer.stops
+        self.stop, self.end = tokenizer.stops, tokenizer.eos
         self.takes_tools = "tools" in tokenizer.template
         opened = self._text(Conversation((Message("user", "x"),)), Hidden(()), True)
         self.thinking = opened.rstrip().endswith(THINK)
@@ -69,6 +70,10 @@ class Template:
             at = end
         if at < len(text):
             yield Piece(self._ids(text[at:], hidden), False)
+
+    def raw(self, text: str) -> tuple[int, ...]:
+        """The ids of a text without the template, to be continued."""
+        return (*self.tokenizer.begin, *self.tokenizer.encode(text))
 
     def parser(self, tools: Sequence[ToolSpec] = ()) -> TaggedParser:
         """A parser for one answer; bare JSON is a call only where `tools` were offered."""
