@@ -126,6 +126,7 @@ WITHOUT_TORCH = (
     "glm.dialects", "glm.engines.fake",
     "glm.adapters.sources", "glm.adapters.card",
     "finetune.config", "finetune.run", "finetune.inference", "finetune.options_page",
+    "finetune.doctor", "finetune.convert", "finetune.formats", "finetune.rows",
     "tools.builtin", "tools.workshop", "api.server", "api.access", "demo.app",
 )  # fmt: skip
 
@@ -235,7 +236,7 @@ def test_every_library_that_is_imported_is_a_pinned_dependency():
         "markdown_it": "markdown-it-py",
         "zmq": "pyzmq",
     }
-    optional = {"msvcrt", "cpm_kernels"}
+    optional = {"msvcrt", "cpm_kernels", "pyarrow"}
     wrong = set()
     for path in files("glm", "tools", "finetune", "api", "demo", "launcher"):
         for target in imports(path):
