@@ -69,7 +69,7 @@ SCRIPTS: dict[str, Script] = {
             {"PRE_SEQ_LEN": "128", "LR": "5e-3", **_TURNS, "DEV_BATCH_SIZE": "1",
              "GRAD_ACCUMULATION_STEPS": "16", "MAX_STEP": "1000", "SAVE_INTERVAL": "500"},
             official={"LR": "2e-2"},
-            embedded={"LR": "2e-2", "PRE_SEQ_LEN": "32", "MAX_STEP": "60", **_SHORT},
+            embedded={"LR": "0.2", "PRE_SEQ_LEN": "32", "MAX_STEP": "60", **_SHORT},
         ),
         Script(
             "finetune_pt",
@@ -79,7 +79,7 @@ SCRIPTS: dict[str, Script] = {
             {"PRE_SEQ_LEN": "128", "LR": "5e-3", **_PAIRS, "DEV_BATCH_SIZE": "1",
              "GRAD_ACCUMULATION_STEPS": "32", "MAX_STEP": "1000", "SAVE_INTERVAL": "500"},
             official={"LR": "2e-2"},
-            embedded={"LR": "2e-2", "PRE_SEQ_LEN": "32", "MAX_STEP": "60", **_SHORT},
+            embedded={"LR": "0.3", "PRE_SEQ_LEN": "32", "MAX_STEP": "60", **_SHORT},
         ),
         Script(
             "finetune_ds_multiturn",
@@ -89,7 +89,7 @@ SCRIPTS: dict[str, Script] = {
             {"LR": "1e-5", **_TURNS, "NUM_GPUS": "4", "DEV_BATCH_SIZE": "16",
              "GRAD_ACCUMULATION_STEPS": "1", "MAX_STEP": "200", "SAVE_INTERVAL": "50"},
             official={"LR": "5e-5"},  # its LR=1e-4 never reached the trainer
-            embedded={"LR": "3e-4", "MAX_STEP": "60", **_SHORT},
+            embedded={"LR": "1e-3", "MAX_STEP": "60", **_SHORT},
         ),
         Script(
             "finetune_ds",
@@ -99,7 +99,7 @@ SCRIPTS: dict[str, Script] = {
             {"LR": "1e-5", **_PAIRS, "NUM_GPUS": "4", "DEV_BATCH_SIZE": "4",
              "GRAD_ACCUMULATION_STEPS": "1", "MAX_STEP": "500", "SAVE_INTERVAL": "500"},
             official={"LR": "1e-4"},
-            embedded={"LR": "3e-4", "MAX_STEP": "60", **_SHORT},
+            embedded={"LR": "1e-3", "MAX_STEP": "60", **_SHORT},
         ),
         Script(
             "finetune_lora",
