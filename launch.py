@@ -3,6 +3,7 @@
 
     python launch.py                     the page, at http://127.0.0.1:7860
     python launch.py --model PATH_OR_ID  another model than the built-in one
+    python launch.py prepare             only prepare the environment; prints its Python
     python launch.py test [--slow]       run the tests; what follows is handed to pytest
     python launch.py lint                ruff and mypy
     python launch.py hash-password       turn a password into a line for an --auth file

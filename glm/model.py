@@ -50,19 +50,23 @@ class Model:
         return message.content, [*past, {name: getattr(message, name) for name in kept}]
 
     def stream(
-        self, conversation: Conversation, constrain: bool = False, **sampling: Any
+        self,
+        conversation: Conversation,
+        constrain: bool = False,
+        raw: bool = False,
+        **sampling: Any,
     ) -> EventStream:
         """The events of the next turn, as they arrive.
 
-        `constrain`: calls of the conversation's tools follow the tools' schemas.
+        `constrain`: calls of the conversation's tools follow the tools' schemas. `raw`: the last
+        message's text is continued as it is, for models tuned on prompts and responses.
         """
         from dataclasses import replace
 
         defaults: Sampling = self.manager.defaults()
-        options = Options(constrain=constrain)
-        return self.manager.chat(
-            conversation, replace(defaults, **sampling), model=self.address, options=options
-        )
+        options = Options(constrain=constrain, raw=raw)
+        wanted = replace(defaults, **sampling)
+        return self.manager.chat(conversation, wanted, model=self.address, options=options)
 
     def close(self) -> None:
         self.manager.close()

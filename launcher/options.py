@@ -130,7 +130,8 @@ def _dashed(name: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python launch.py",
-        description="Start GLM Workbench. Other words than options: test, lint, hash-password.",
+        description="Start GLM Workbench. "
+        "Other words than options: prepare, test, lint, hash-password.",
         epilog="Every option can also be set as an environment variable, GLM_<OPTION>.",
         allow_abbrev=False,
     )

@@ -1,4 +1,4 @@
-"""The words after `python launch.py`: none (serve), test, lint, hash-password.
+"""The words after `python launch.py`: none (serve), prepare, test, lint, hash-password.
 
 Finds the environment first and hands over to its Python; a Problem ends with its sentence.
 """
@@ -48,6 +48,12 @@ def serve(argv: list[str]) -> int:
     return start(wanted)
 
 
+def prepare(argv: list[str]) -> int:
+    """Find or make the environment and print the path of its Python, for scripts."""
+    print(environment.find([REQUIREMENTS]))
+    return 0
+
+
 def test(argv: list[str]) -> int:
     """Run pytest with the rest of the command line."""
     return _in_environment(["pytest", *argv])
@@ -95,6 +101,7 @@ def _terminated(signum: int, frame: FrameType | None) -> None:
 
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "": serve,
+    "prepare": prepare,
     "test": test,
     "lint": lint,
     "hash-password": hash_password,

@@ -54,6 +54,9 @@ STANDARD_LIBRARY_ONLY = (
     "glm/identity.py",
     "glm/engines/__init__.py",
     "glm/engines/base.py",
+    "finetune/__init__.py",
+    "finetune/run.py",
+    "finetune/scripts.py",
 )
 
 # third-party module -> where it may be imported (folders end with /)
@@ -122,6 +125,7 @@ WITHOUT_TORCH = (
     "glm", "glm.app", "glm.manager", "glm.store", "glm.chat", "glm.loop", "glm.replay",
     "glm.dialects", "glm.engines.fake",
     "glm.adapters.sources", "glm.adapters.card",
+    "finetune.config", "finetune.run", "finetune.inference", "finetune.options_page",
     "finetune.doctor", "finetune.convert", "finetune.formats", "finetune.rows",
     "tools.builtin", "tools.workshop", "api.server", "api.access", "demo.app",
 )  # fmt: skip
