@@ -1,0 +1,186 @@
+"""What can be wrong with one conversation of a data file. No torch.
+
+    for problem in check(conversation): print(problem.code, problem.said)
+
+CHECKS lists every code with its weight: an error teaches something wrong or nothing at all, a
+warning costs quality, information is for knowing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import jsonschema
+import referencing
+from referencing.exceptions import Unresolvable
+
+from finetune.formats import tool_specs
+from finetune.formats.chatglm3 import EMPTY_BLOCK
+from glm.dialects.chatglm3 import INTERPRETER
+from glm.messages import Conversation, Message, ToolSpec
+
+Weight = Literal["error", "warning", "information"]
+
+# code -> (weight, what it means)
+CHECKS: dict[str, tuple[Weight, str]] = {
+    "bad-json": ("error", "lines that are no JSON"),
+    "bad-row": ("error", "rows that no format can read"),
+    "roles": ("error", "turns out of order"),
+    "stray-observation": ("error", "observations without a call"),
+    "no-tools": ("error", "tool turns in rows that declare no tools"),
+    "undeclared-tool": ("error", "calls of tools that the row does not declare"),
+    "arguments": ("error", "arguments that break the tool's schema"),
+    "not-for-model": ("error", "rows that this model has no prompt for"),
+    "first-turn": ("warning", "conversations whose first turn is not the user's"),
+    "second-system": ("warning", "rows with a second system turn"),
+    "late-system": ("warning", "system turns after the conversation began"),
+    "open-end": ("warning", "conversations that end without an answer"),
+    "empty-answer": ("warning", "empty answers"),
+    "bad-schema": ("warning", "tools whose schema is none"),
+    "nothing-learnt": ("warning", "rows in which nothing is learnt"),
+    "too-long": ("warning", "rows over the length"),
+    "duplicate": ("warning", "rows that stand in the file before"),
+    "leak": ("warning", "dev rows that stand in the training data"),
+    "same-question": ("information", "dev rows whose questions stand in the training data"),
+    "tools-unused": ("information", "rows with tools and no call (abstention is wanted, too)"),
+    "tools-missing": ("warning", "no row has tools"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One finding in one row."""
+
+    code: str
+    said: str
+
+
+def check(conversation: Conversation) -> Iterator[Problem]:
+    """The problems that the conversation alone shows."""
+    messages = conversation.messages
+    if messages[:1] == (EMPTY_BLOCK,):
+        messages = messages[1:]
+    yield from _systems(messages)
+    spoken = [message for message in messages if message.role != "system"]
+    yield from _order(spoken)
+    yield from _tools(conversation, spoken)
+    for message in spoken:
+        if message.role == "assistant" and not message.calls and not message.content.strip():
+            yield Problem("empty-answer", "an answer is empty")
+            break
+    if not learns(conversation):
+        yield Problem("nothing-learnt", "no turn is the assistant's, or none is to be learnt")
+
+
+def learns(conversation: Conversation) -> bool:
+    """Whether any turn is to be learnt."""
+    return any(m.role == "assistant" and m.learn is not False for m in conversation.messages)
+
+
+def _systems(messages: tuple[Message, ...]) -> Iterator[Problem]:
+    places = [number for number, message in enumerate(messages) if message.role == "system"]
+    if len(places) > 1:
+        yield Problem("second-system", f"{len(places)} system turns; one is usual")
+    if any(place > number for number, place in enumerate(places)):
+        late = next(place for number, place in enumerate(places) if place > number)
+        yield Problem("late-system", f"turn {late + 1} is the system's; it belongs before the user")
+
+
+def _order(spoken: list[Message]) -> Iterator[Problem]:
+    """User and assistant in turn; observations after calls, no more of them than calls."""
+    if spoken and spoken[0].role != "user":
+        yield Problem("first-turn", f"the first turn is the {_who(spoken[0])}'s")
+    before, waiting = "", 0
+    for number, message in enumerate(spoken, 1):
+        role = message.role
+        if role == "tool":
+            if not waiting:
+                yield Problem("stray-observation", f"turn {number}: an observation without a call")
+            waiting = max(0, waiting - 1)
+        elif waiting and role == "user":
+            yield Problem("roles", f"turn {number}: the user speaks before the call is answered")
+            waiting = 0
+        elif role == before:
+            yield Problem("roles", f"turn {number}: the {_who(message)} speaks twice in a row")
+        if message.calls:
+            waiting = len(message.calls)
+        before = role if role != "tool" else "observation"
+    if spoken and spoken[-1].role != "assistant":
+        yield Problem("open-end", f"the last turn is the {_who(spoken[-1])}'s")
+
+
+def _tools(conversation: Conversation, spoken: list[Message]) -> Iterator[Problem]:
+    calls = [call for message in spoken for call in message.calls if call.name != INTERPRETER]
+    interprets = any(call.name == INTERPRETER for message in spoken for call in message.calls)
+    observed = any(message.role == "tool" for message in spoken)
+    if not conversation.tools:
+        if calls or (observed and not interprets):
+            yield Problem("no-tools", "it calls tools and declares none")
+        return
+    if not calls and not interprets and not observed:
+        yield Problem("tools-unused", "it has tools and calls none")
+    for tool in conversation.tools:
+        if tool.parameters is not None and (wrong := _wrong(tool.parameters)):
+            yield Problem("bad-schema", f"the schema of {tool.name}: {wrong}")
+    for call in calls:
+        if not any(_declares(tool, call.name) for tool in conversation.tools):
+            yield Problem("undeclared-tool", f"it calls {call.name}, which it does not declare")
+            continue
+        schema = next((t.parameters for t in conversation.tools if t.name == call.name), None)
+        if schema is not None and (broken := _broken(schema, call.arguments)):
+            yield Problem("arguments", f"{call.name}: {broken}")
+
+
+def _declares(tool: ToolSpec, name: str) -> bool:
+    """By its name, or in a text that describes one or more functions."""
+    if tool.name == name or (tool.raw is None and not tool.name):
+        return True
+    if not isinstance(tool.raw, str):
+        return False
+    listed = tool_specs.documented(tool.raw)
+    return name in listed or (not listed and bool(re.search(rf"\b{re.escape(name)}\b", tool.raw)))
+
+
+def _wrong(schema: Mapping[str, Any]) -> str:
+    return _validator(json.dumps(schema))[1]
+
+
+def _broken(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
+    """The first way in which arguments break a schema; empty when they keep it."""
+    validator, _ = _validator(json.dumps(schema))
+    if validator is None:
+        return ""
+    try:
+        error = next(iter(validator.iter_errors(dict(arguments))), None)
+    except (Unresolvable, RecursionError, re.error, jsonschema.exceptions.RefResolutionError):
+        return ""
+    if error is None:
+        return ""
+    where = ".".join(str(step) for step in error.absolute_path)
+    said = error.message if len(error.message) <= 120 else error.message[:119] + "…"
+    return f"{where}: {said}" if where else said
+
+
+@lru_cache(maxsize=512)
+def _validator(schema: str) -> tuple[Any, str]:
+    """What checks arguments, or None and why there is none. Nothing outside is fetched."""
+    described = json.loads(schema)
+    if described and not {"type", "properties", "$ref", "anyOf", "oneOf"} & set(described):
+        return None, ""  # not a JSON schema but a list of what each argument means
+    kind = jsonschema.validators.validator_for(described, default=jsonschema.Draft202012Validator)
+    try:
+        kind.check_schema(described)
+    except jsonschema.exceptions.SchemaError as error:
+        return None, error.message[:120]
+    except (RecursionError, re.error) as error:
+        return None, str(error)[:120]
+    return kind(described, registry=referencing.Registry()), ""
+
+
+def _who(message: Message) -> str:
+    return {"tool": "tool", "user": "user", "assistant": "assistant"}[message.role]
