@@ -19,7 +19,7 @@ from finetune.subject import RAW_LAYOUTS, Subject
 from glm.chat import EventStream, Options, chat
 from glm.dialects import DIALECTS
 from glm.dialects.base import Dialect, Parser
-from glm.dialects.parsing import PlainParser
+from glm.dialects.chatglm2 import PlainParser
 from glm.hub import fetch, is_hub_id
 from glm.loop import Ask
 from glm.manager import Opening, open_engine, read_adapter

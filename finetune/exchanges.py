@@ -28,6 +28,7 @@ from glm.messages import (
 from glm.replay import Replay, step
 
 MOST_ROUNDS = 100  # of the loop
+NOTHING = Message("assistant")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Given:
     `reason` is that of `Finish`; `error` says why there is no answer.
     """
 
-    message: Message = Message("assistant")
+    message: Message = NOTHING
     unread: tuple[Malformed, ...] = ()
     reason: str = "error"
     error: str = ""
@@ -137,7 +138,7 @@ def _replay(exchange: Exchange, ask: Ask) -> tuple[dict[int, Given], bool]:
             elif isinstance(event, Finish):
                 place = places[len(given)]
                 given[place] = _given(event, unread, replayed=True)
-                if not _goes_on(exchange.turns[place], given[place]):
+                if place == places[-1] or not _goes_on(exchange.turns[place], given[place]):
                     stream.close()
     last = given.get(places[-1])
     wanted = exchange.turns[places[-1]]

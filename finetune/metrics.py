@@ -209,16 +209,11 @@ def call_scores(
     scores = {
         "called": share(given.any),
         "tool": share(tool),
-        "parses": Score(float(not given.unread), float(given.any)),
+        "parses": Score(float(given.any and not given.unread), float(given.any)),
         "schema": _schema(given.calls, {tool.name: tool for tool in tools}),
         "exact": share(not given.unread and same_calls(wanted, given.calls)),
     }
     return scores | _fields(wanted, given.calls)
-
-
-def abstain_score(given: Called) -> Scores:
-    """No tool was wanted: was none called?"""
-    return {"abstains": share(not given.any)}
 
 
 def _schema(calls: Sequence[ToolCall], tools: Mapping[str, ToolSpec]) -> Score:

@@ -7,7 +7,7 @@ of one that was cut off its newest complete checkpoint.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ _STEP = re.compile(r"checkpoint-(\d+)")
 @dataclass(frozen=True, slots=True)
 class Subject:
     """`model` is a folder or hub id; `layout` the mask layout that a run was trained in, "auto"
-    where it is not known; `run` the run's folder."""
+    where it is not known; `run` the run's folder. `base` is what `model` was before a run that
+    changed all of it."""
 
     model: str
     tokenizer: str = ""
@@ -32,6 +33,11 @@ class Subject:
     layout: str = "auto"
     bits: int | None = None
     run: Path | None = None
+    base: str = ""
+
+    def of_base(self) -> Subject:
+        """The model before the run."""
+        return replace(self, model=self.base or self.model, adapter=None, layout="auto", base="")
 
 
 def subject(target: str, adapter: str | None = None) -> Subject:
@@ -52,7 +58,7 @@ def _of_run(folder: Path, adapter: Path | None) -> Subject:
     layout = str(config.get("layout") or "auto")
     result = adapter or _result(folder)
     if (result / "config.json").is_file():  # all weights, beside which lies no tokenizer
-        return Subject(str(result), tokenizer or base, layout=layout, run=folder)
+        return Subject(str(result), tokenizer or base, None, layout, None, folder, base)
     bits = config.get("quantization_bit") or None
     return Subject(base, tokenizer, result, layout, bits, folder)
 
