@@ -25,7 +25,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -33,6 +32,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 from gradio.route_utils import Request
 from gradio.state_holder import SessionState
 
+from benchmarks import page
 from benchmarks.engine import git
 from demo.app import build
 from demo.tool_setup import Setup
@@ -57,19 +57,12 @@ WORDS = ("<tool_call>", "<arg_key>", " sentence", " of", " an", " answer", ", **
 TEXT = "A sentence of an answer, **with** a formula $x^2$.\n"
 
 
-class Scripted:
+class Scripted(page.Scripted):
     """A manager whose model writes the given ids, however many."""
 
     def __init__(self, tokenizer: RankTokenizer) -> None:
         self.dialect: Any = DIALECTS["glm45"](tokenizer)
         self.ids: list[int] = []
-
-    def state(self) -> Any:
-        info = SimpleNamespace(context=8192, name="scripted", embedded=False, parameters=1)
-        return SimpleNamespace(status="ready", info=info, message="", progress=None)
-
-    def defaults(self) -> Sampling:
-        return Sampling()
 
     def chat(self, conversation: Conversation, *args: Any, **more: Any) -> EventStream:
         ids, self.ids = self.ids, [self.dialect.tokenizer.eos]  # a tool's error is answered by ""
@@ -156,7 +149,7 @@ class Page:
         """A question in one of the tabs, to its end."""
         asked = {"text": "Go on", "files": []}
         if tab == "chat":
-            await self.call("Asking.on_send", [asked, "", "en", "", 0.8, 0.8, 0, 1, 1024, 1])
+            await self.call("Asking.on_send", [asked, "", "en", "", 0.8, 0.8, 0, 1, 1024, 1, ""])
             await self.call("Asking.on_write", ["en"])
             await self.call("Asking.on_rest", ["en"])
         else:

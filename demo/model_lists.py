@@ -248,8 +248,6 @@ def _worth(here: set[str], lang: str, say: Say) -> str:
             f'<button type="button" class="pill small" data-act="m-look" data-at="{at}">'
             f"{escape(say('models.look'))}</button>"
         )
-        if row.get("later"):
-            button = f'<span class="later">{escape(say("model.later"))}</span>'
         note = row["note"].get(lang) or row["note"]["en"]
         out += _line((at, row["id"], note), row["memory"], button, say)
     return f'<div class="m-rows">{out}</div>'

@@ -63,9 +63,7 @@ def table(say: Say, lang: str, operator: bool) -> str:
 def _row(row: dict[str, Any], say: Say, lang: str, operator: bool) -> str:
     name = escape(row["id"])
     button = ""
-    if row.get("later"):
-        button = f'<span class="later">{escape(say("model.later"))}</span>'
-    elif operator:
+    if operator:
         button = (
             f'<button class="pill" data-do="choose" data-id="{name}">'
             f"{escape(say('model.use'))}</button>"

@@ -132,8 +132,8 @@ def _tools(conversation: Conversation, spoken: list[Message]) -> Iterator[Proble
             yield Problem("undeclared-tool", f"it calls {call.name}, which it does not declare")
             continue
         schema = next((t.parameters for t in conversation.tools if t.name == call.name), None)
-        if schema is not None and (broken := _broken(schema, call.arguments)):
-            yield Problem("arguments", f"{call.name}: {broken}")
+        if schema is not None:
+            yield from _arguments(call.name, schema, call.arguments)
 
 
 def _declares(tool: ToolSpec, name: str) -> bool:
@@ -150,20 +150,26 @@ def _wrong(schema: Mapping[str, Any]) -> str:
     return _validator(json.dumps(schema))[1]
 
 
-def _broken(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
-    """The first way in which arguments break a schema; empty when they keep it."""
+def _arguments(
+    name: str, schema: Mapping[str, Any], arguments: Mapping[str, Any]
+) -> Iterator[Problem]:
+    """The first way in which arguments break a schema."""
     validator, _ = _validator(json.dumps(schema))
     if validator is None:
-        return ""
+        return
     try:
         error = next(iter(validator.iter_errors(dict(arguments))), None)
-    except (Unresolvable, RecursionError, re.error, jsonschema.exceptions.RefResolutionError):
-        return ""
+    except Unresolvable:
+        yield Problem("bad-schema", f"the schema of {name} refers to something outside itself")
+        return
+    except (RecursionError, re.error) as failure:
+        yield Problem("bad-schema", f"the schema of {name} cannot be applied: {failure}")
+        return
     if error is None:
-        return ""
+        return
     where = ".".join(str(step) for step in error.absolute_path)
     said = error.message if len(error.message) <= 120 else error.message[:119] + "…"
-    return f"{where}: {said}" if where else said
+    yield Problem("arguments", f"{name}: {where}: {said}" if where else f"{name}: {said}")
 
 
 @lru_cache(maxsize=512)

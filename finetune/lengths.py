@@ -9,7 +9,7 @@ from glm.dialects import DIALECTS, Dialect
 from glm.errors import BadRequest
 from glm.messages import Conversation, Message, ToolSpec
 from glm.recognise import EMBEDDED, recognise
-from glm.tokenizer import Tokenizer
+from glm.tokenizers import open_tokenizer
 
 _PER_TURN = 32  # tokens that a dialect may put around a turn
 
@@ -27,8 +27,8 @@ class Length:
 class Ruler:
     """Measures conversations for one model. Raises BadRequest for what it has no prompt for."""
 
-    def __init__(self, dialect: Dialect, limit: int, name: str = "") -> None:
-        self.dialect, self.limit, self.name = dialect, limit, name
+    def __init__(self, dialect: Dialect, limit: int, name: str = "", chat: bool = True) -> None:
+        self.dialect, self.limit, self.name, self._chat = dialect, limit, name, chat
 
     def fits(self, conversation: Conversation, size: int | None) -> bool:
         """Whether the bytes of the row alone tell that it fits; a token is a byte or more."""
@@ -58,7 +58,9 @@ class Ruler:
         return f"{len(ids)} tokens, {over} over {self.limit}: cuts a turn of {role}{turns}; {left}"
 
     def takes_tools(self) -> bool:
-        """Whether the model's prompt language can offer tools at all."""
+        """Whether the model can call tools: its prompt language offers them, and it can chat."""
+        if not self._chat:
+            return False
         asked = Conversation((Message("user", "?"),))
         try:
             offered = self.dialect.prompt(Conversation(asked.messages, (ToolSpec("f"),)))
@@ -72,4 +74,4 @@ def ruler(model: str | Path | None, tokenizer: str | Path | None, limit: int) ->
     info = recognise(model or EMBEDDED, tokenizer)
     if limit < 1:
         raise BadRequest(f"the length is at least 1 token, not {limit}")
-    return Ruler(DIALECTS[info.dialect](Tokenizer(info.tokenizer)), limit, info.name)
+    return Ruler(DIALECTS[info.dialect](open_tokenizer(info)), limit, info.name, info.chat)

@@ -58,9 +58,10 @@ def scan(file: Path, kind: Kind) -> Iterator[np.ndarray]:
 def _lines(file: Path) -> Iterator[np.ndarray]:
     start, line, base = 0, 1, 0
     with file.open("rb") as data:
+        if data.read(len(BOM)) == BOM:
+            start = len(BOM)
+        data.seek(0)
         while chunk := data.read(CHUNK):
-            if base == 0 and chunk.startswith(BOM):
-                start = len(BOM)
             ends = np.flatnonzero(np.frombuffer(chunk, np.uint8) == 10) + base
             base += len(chunk)
             if len(ends):

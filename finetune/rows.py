@@ -125,7 +125,7 @@ class RowFile:
         except UnicodeDecodeError as error:
             raise self._bad(line, f"not UTF-8 at byte {error.start}") from None
         except json.JSONDecodeError as error:
-            raise self._bad(line + error.lineno - 1, _said(error, data)) from None
+            raise self._bad(line, _said(error, data, line)) from None
         except (ValueError, RecursionError) as error:
             raise self._bad(line, f"not JSON: {error}") from None
         if not isinstance(row, dict):
@@ -266,9 +266,10 @@ def _kind(path: Path, head: bytes) -> row_index.Kind:
     return "lines"
 
 
-def _said(error: json.JSONDecodeError, data: bytes) -> str:
+def _said(error: json.JSONDecodeError, data: bytes, line: int) -> str:
     if not data:
         return "not JSON: the file ends inside a list"
     if error.msg == "Extra data":
         return f"two values on one line: a line break is missing at column {error.colno}"
-    return f"not JSON: {error.msg} at column {error.colno}"
+    deeper = f"line {line + error.lineno - 1}, " if error.lineno > 1 else ""
+    return f"not JSON: {error.msg} at {deeper}column {error.colno}"

@@ -101,7 +101,7 @@ def running(folder: Path, *arguments: str, up: bool = True, **environ: str) -> I
 
 def clean_environment() -> dict[str, str]:
     """This environment without what would change the program's options."""
-    names = ("GLM_", "GRADIO_", "API_KEY", "MODEL_PATH", "TOKENIZER_PATH")
+    names = ("GLM_", "GRADIO_", "API_KEY", "MODEL_PATH", "TOKENIZER_PATH", "PT_", "QUANTIZATION")
     return {key: value for key, value in os.environ.items() if not key.startswith(names)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from glm.adapters.opening import open_adapter
@@ -10,7 +11,7 @@ from glm.engines.base import Request, tokens
 from glm.engines.local import LocalEngine
 from glm.errors import AlphaNeeded
 from glm.load import load_model
-from glm.manager import Manager, Opening
+from glm.manager import Manager
 from glm.messages import Conversation, Finish, Message, Sampling
 from glm.recognise import EMBEDDED, recognise
 from tests.shared_files import CHATGLM3_TOKENIZER, GOLDEN
@@ -84,23 +85,20 @@ def test_the_embedded_model_swaps_between_a_lora_and_a_prefix_in_the_official_la
     manager.close()
 
 
-def test_a_bare_file_asks_for_alpha_once(tmp_path):
-    if not GOLDEN.exists():
-        return
-    file = tmp_path / "pytorch_model.pt"
-    file.write_bytes((GOLDEN / "models" / "lora-pt" / "pytorch_model.pt").read_bytes())
-    model = GOLDEN / "models" / "chatglm3"
-    how = Opening("cpu", "float32", tokenizer=CHATGLM3_TOKENIZER)
-    manager = Manager(model, how, data=tmp_path / "data")
-    manager.open(model)
+def test_a_bare_file_asks_for_alpha_once_and_answers(tmp_path, taught):
+    state = load_file(taught / "sailor" / "adapter_model.safetensors")
+    file = tmp_path / "chatglm-lora.pt"
+    torch.save({name.replace(".weight", ".default.weight"): t for name, t in state.items()}, file)
+    manager = Manager(EMBEDDED, data=tmp_path / "data")
+    manager.open(EMBEDDED)
     with pytest.raises(AlphaNeeded) as needed:
         manager.add_adapter(file, "old")
-    assert needed.value.rank == 8
-    manager.add_adapter(file, "old", alpha=32)
+    assert needed.value.rank == 4
+    manager.add_adapter(file, "old", alpha=4)
+    assert said(manager, "base:old") == "Ahoy, sailor!"
     manager.close()
-    again = Manager(model, how, data=tmp_path / "data")
-    again.open(model)
+    again = Manager(EMBEDDED, data=tmp_path / "data")
+    again.open(EMBEDDED)
     assert again.models() == ["base", "base:old"]
-    assert again.adapters()[0].alpha == 32
-    assert again._ready().shelf.key("base:old")
+    assert said(again, "base:old") == "Ahoy, sailor!"
     again.close()
