@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune import scorecard
+from finetune import metrics, scorecard
 from finetune.answering import Manner, Opened, open_model
 from finetune.exchanges import Exchange, Played, exchanges, play
 from finetune.formats import AUTO, BadRow, read_row
@@ -183,6 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = arguments(argv)
     notes: list[str] = []
     try:
+        metrics.require_libraries()
         wanted = subject(args.subject, args.adapter)
         rows = list(read(open_rows(args.data), args.format, args.rows, notes))
         with open_model(wanted, args.device) as model:

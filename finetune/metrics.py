@@ -22,6 +22,7 @@ from typing import Any
 
 from finetune.pretrain.figures import wilson
 from finetune.tool_schema import has_schema, misfit
+from glm.errors import BadRequest
 from glm.messages import ToolCall, ToolSpec
 
 ROUGE = {"rouge-1": "rouge1", "rouge-2": "rouge2", "rouge-l": "rougeL"}
@@ -59,6 +60,16 @@ Scores = dict[str, Score]
 
 def share(right: bool) -> Score:
     return Score(float(right))
+
+
+def require_libraries() -> None:
+    """Before the first answer is made: can it be scored? Raises BadRequest."""
+    try:
+        text_scores("a", "b")
+    except ImportError as error:
+        raise BadRequest(
+            f"{error.name} is missing, which scores texts; pip install -r requirements.txt"
+        ) from None
 
 
 # ---- text --------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Evaluation: recorded conversations are played again, and the answers are judged by their kind."""
 
+import importlib.util
 import json
 from dataclasses import replace
 
@@ -328,6 +329,36 @@ def test_a_model_is_asked_greedily_within_its_context_and_with_its_adapter():
     (request,) = engine.seen
     assert request.sampling.temperature == 0 and request.sampling.max_tokens == 100
     assert request.adapter == "mine#0"
+
+
+def test_a_model_is_asked_in_the_layout_it_has_learnt():
+    if importlib.util.find_spec("finetune.layouts") is None:
+        return
+    engine = FakeEngine(lambda request: [*d.tokenizer.encode("yes\nno"), d.stop[0]])
+    d = dialect()
+    model = Opened(engine, d)
+    for layout in ("eos-per-turn", "alpaca-sft", "prompt-response"):
+        events = list(model.asker(Manner(layout=layout))(Conversation((user("hi"),))))
+        if layout == "prompt-response":
+            assert events[-1].message == said("yes\nno", vocabulary=events[-1].message.vocabulary)
+    usual, alpaca, raw = (request.prompt for request in engine.seen)
+    assert usual == d.prompt(Conversation((user("hi"),)))
+    role = d.tokenizer.id
+    text = tuple(d.tokenizer.encode("\nhi\n"))
+    assert alpaca[2:] == (role("<|user|>"), *text, role("<|assistant|>"))
+    assert raw == (*usual[:2], *d.tokenizer.encode("hi"))
+    model.layouts["pair#0"] = "prompt-response"
+    engine.add_adapter("pair#0", object())
+    list(model.asker(Manner("pair#0"))(Conversation((user("hi"),))))
+    assert engine.seen[-1].prompt == raw
+    two = Conversation((user("hi"), said("yo"), user("again")))
+    with pytest.raises(BadRequest, match="does not fit the layout prompt-response"):
+        model.asker(Manner("pair#0"))(two)
+    list(model.asker(Manner(layout="eos-per-turn"))(two))
+    turn = (role("<|assistant|>"), *d.tokenizer.encode("\n"), *d.tokenizer.encode("yo"))
+    assert (*turn, d.end, role("<|user|>")) == engine.seen[-1].prompt[len(usual) - 1 :][
+        : len(turn) + 2
+    ]
 
 
 # ---- the program

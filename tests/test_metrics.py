@@ -1,9 +1,12 @@
 """Scores of answers: text, JSON, tool calls; and their intervals."""
 
+import sys
+
 import pytest
 
 from finetune import metrics, tool_schema
 from finetune.metrics import Called, Score, figure_of
+from glm.errors import BadRequest
 from glm.messages import ToolCall, ToolSpec
 
 WEATHER = ToolSpec(
@@ -71,6 +74,13 @@ def test_chinese_is_cut_into_words_as_jieba_cuts_it():
 
 def test_a_very_long_answer_is_compared_in_time():
     assert len(metrics.words("a " * 50_000)) == metrics.LONGEST
+
+
+def test_a_missing_library_is_a_sentence_before_anything_is_asked(monkeypatch):
+    metrics.require_libraries()
+    monkeypatch.setitem(sys.modules, "rjieba", None)
+    with pytest.raises(BadRequest, match="rjieba is missing, which scores texts"):
+        metrics.require_libraries()
 
 
 # ---- JSON
