@@ -93,6 +93,9 @@ PLACES = {
         "glm/engines/remote.py",
         "tools/builtin/get_weather.py",
     ),
+    "rjieba": ("finetune/metrics.py",),
+    "rouge_score": ("finetune/metrics.py",),
+    "nltk": ("finetune/metrics.py",),
     "mdtex2html": ("glm/markdown.py", "demo/", "glm/exchange.py"),
     "latex2mathml": ("glm/markdown.py", "demo/", "glm/exchange.py"),
 }
@@ -127,6 +130,7 @@ WITHOUT_TORCH = (
     "glm.adapters.sources", "glm.adapters.card",
     "finetune.config", "finetune.run", "finetune.inference", "finetune.options_page",
     "finetune.doctor", "finetune.convert", "finetune.formats", "finetune.rows",
+    "finetune.metrics", "finetune.evaluate", "finetune.probe",
     "tools.builtin", "tools.workshop", "api.server", "api.access", "demo.app",
 )  # fmt: skip
 
