@@ -107,6 +107,11 @@ class Rows:
                     mine.append(self._room(source))
                 mine[layer][row, :, :length] = source[other_row, :, :length]
 
+    def clear(self, row: int) -> None:
+        """Zero a row that may hold NaN: who has it next sees its rest through a mask."""
+        for layer in (*self.keys, *self.values):
+            layer[row].zero_()
+
     def copy(self, row: int, length: int) -> Rows:
         """A cache of its own with `length` positions of one row."""
         out = Rows()

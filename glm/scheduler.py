@@ -255,10 +255,10 @@ class Scheduler:
         constraint = job.sampler.constraint
         if job.finished:
             return False
-        if id is None and constraint is None:
-            raise EngineError(NOT_FINITE)
         if id is None:
-            job.finish("error", "the answer's constraint allows no token here")
+            job.broken = True
+            nothing = "the answer's constraint allows no token here"
+            job.finish("error", NOT_FINITE if constraint is None else nothing)
             return False
         if constraint is not None:
             try:
