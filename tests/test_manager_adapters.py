@@ -218,3 +218,14 @@ def test_a_model_that_had_an_adapter_leaves_the_memory_with_its_engine(one, tmp_
         gc.enable()
     one.come_back()
     assert said(one, "base:red") != said(one)
+
+
+def test_the_adapter_given_at_the_start_answers_again_after_a_pause(base, tmp_path, read):
+    (tmp_path / "red").mkdir()
+    manager = Manager(base, adapter=tmp_path / "red")
+    manager._start()
+    assert manager.default == "base:red"
+    manager.step_aside("training")
+    manager.come_back()
+    assert manager.default == "base:red"
+    manager.close()
