@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from glm.adapters.opening import open_adapter
@@ -10,9 +11,10 @@ from glm.engines.base import Request, tokens
 from glm.engines.local import LocalEngine
 from glm.errors import AlphaNeeded
 from glm.load import load_model
-from glm.manager import Manager, Opening
+from glm.manager import Manager
 from glm.messages import Conversation, Finish, Message, Sampling
 from glm.recognise import EMBEDDED, recognise
+from tests.adapter_desk import fused_lora
 from tests.shared_files import CHATGLM3_TOKENIZER, GOLDEN
 from tests.taught import teach_lora, teach_prefix
 
@@ -85,21 +87,17 @@ def test_the_embedded_model_swaps_between_a_lora_and_a_prefix_in_the_official_la
 
 
 def test_a_bare_file_asks_for_alpha_once(tmp_path):
-    if not GOLDEN.exists():
-        return
     file = tmp_path / "pytorch_model.pt"
-    file.write_bytes((GOLDEN / "models" / "lora-pt" / "pytorch_model.pt").read_bytes())
-    model = GOLDEN / "models" / "chatglm3"
-    how = Opening("cpu", "float32", tokenizer=CHATGLM3_TOKENIZER)
-    manager = Manager(model, how, data=tmp_path / "data")
-    manager.open(model)
+    manager = Manager(EMBEDDED, data=tmp_path / "data")
+    manager.open(EMBEDDED)
+    torch.save(fused_lora(manager._ready().engine.config, rank=8), file)
     with pytest.raises(AlphaNeeded) as needed:
         manager.add_adapter(file, "old")
     assert needed.value.rank == 8
     manager.add_adapter(file, "old", alpha=32)
     manager.close()
-    again = Manager(model, how, data=tmp_path / "data")
-    again.open(model)
+    again = Manager(EMBEDDED, data=tmp_path / "data")
+    again.open(EMBEDDED)
     assert again.models() == ["base", "base:old"]
     assert again.adapters()[0].alpha == 32
     assert again._ready().shelf.key("base:old")
