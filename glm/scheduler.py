@@ -121,7 +121,7 @@ class Scheduler:
 
     def _leave_memory(self) -> None:
         """Let go of the model: nothing in here holds it, nor does it hold itself."""
-        tangled = hasattr(self.model, "hf_device_map")  # what accelerate hangs on it goes in circles
+        tangled = hasattr(self.model, "hf_device_map")  # accelerate's hooks go in circles
         self.model = None
         self.seats.close()
         if tangled:
