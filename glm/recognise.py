@@ -255,6 +255,12 @@ def _context(config: dict[str, Any]) -> tuple[int, str]:
     slides = "sliding_attention" in layers if layers else config.get("use_sliding_window", True)
     if window and slides and window < length:
         return window, f"; its attention slides, so only {window} of {length} tokens are used"
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if "longrope" in (rope.get("rope_type"), rope.get("type")):
+        # Beyond it all rows of a step and what they have kept would turn by other angles.
+        first = _number({**config, **rope}, "original_max_position_embeddings") or length
+        if first < length:
+            return first, f"; beyond {first} of {length} tokens its positions turn otherwise"
     return length, ""
 
 
