@@ -108,6 +108,11 @@ class EventStream:
     def usage(self) -> Usage:
         return self._stream.usage
 
+    @property
+    def finished(self) -> bool:
+        """Whether its Finish was read."""
+        return self._finished
+
     def next(self, timeout: float | None = None) -> list[Event]:
         """Events that arrived, waiting up to `timeout` seconds; [] on timeout and after Finish."""
         if self._finished:

@@ -17,10 +17,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from glm.adapters.values import LoraPart
-from glm.errors import BadRequest
+from glm.errors import BadRequest, EngineError
 
+CLOSED = "the engine is closed"
 ROUND = 8  # ranks are padded to multiples of this
 FIRST = 4  # rows of a new stack; it doubles when it is full
 
@@ -32,10 +34,17 @@ class Stack:
         self.module = module
         self.inputs, self.outputs = module.in_features, module.out_features
         self._like = like
-        self.a = self._zeros(FIRST, self.inputs, ROUND)
-        self.b = self._zeros(FIRST, ROUND, self.outputs)
+        self._pair = self._zeros(FIRST, self.inputs, ROUND), self._zeros(FIRST, ROUND, self.outputs)
         self.gain: torch.Tensor | None = None
         self._gathered: tuple[Any, tuple[torch.Tensor, ...]] = (None, ())
+
+    @property
+    def a(self) -> torch.Tensor:
+        return self._pair[0]
+
+    @property
+    def b(self) -> torch.Tensor:
+        return self._pair[1]
 
     def _zeros(self, *shape: int) -> torch.Tensor:
         return torch.zeros(shape, dtype=self._like.dtype, device=self._like.device)
@@ -87,7 +96,7 @@ class Stack:
             gain = self._zeros(count, self.outputs)
             gain[: len(self.gain)] = self.gain
             self.gain = gain
-        self.a, self.b = a, b
+        self._pair = a, b  # at once: the worker may be reading
 
     def add(self, x: torch.Tensor, y: torch.Tensor, rows: tuple[int, ...]) -> torch.Tensor:
         """The module's output `y` (B, T, out) for input `x` (B, T, in), with the updates."""
@@ -106,7 +115,7 @@ class Stack:
 
     def _gather(self, rows: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
         """The matrices of these rows; one of each where all are the same."""
-        a, b, gain = self.a, self.b, self.gain
+        (a, b), gain = self._pair, self.gain
         top = len(a)
         here = [row if row < top else 0 for row in rows]
         if len(set(here)) == 1:
@@ -121,24 +130,35 @@ class LoraBank:
     """The adapters of one model. `rows` maps nothing: a row is a number that `put` gave."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._model = model
+        self._model: nn.Module | None = model
         self._stacks: dict[str, Stack] = {}
+        self._hooks: list[RemovableHandle] = []
         self._free: list[int] = []
         self._count = 1  # row 0 is no adapter
         self._rows: tuple[int, ...] | None = None
-        self._lock = threading.Lock()
+        # Re-entrant: garbage that is collected within may be a seat, which gives its row free.
+        self._lock = threading.RLock()
 
     def put(self, parts: Mapping[str, LoraPart]) -> int:
-        """Take an adapter in; its row. Raises BadRequest, naming the module that does not fit."""
-        self._check(parts)
+        """Take an adapter in; its row. Raises BadRequest, naming the module that does not fit, and
+        EngineError after `close`.
+        """
         with self._lock:
+            model = self._model
+            if model is None:
+                raise EngineError(CLOSED)
+            _check(model, parts)
             row = self._free.pop() if self._free else self._count
             self._count = max(self._count, row + 1)
-            for name, stack in self._stacks.items():
-                if name not in parts:
-                    stack.clear(row)
-            for name, part in parts.items():
-                self._stack(name).put(row, part)
+            try:
+                for name, stack in self._stacks.items():
+                    if name not in parts:
+                        stack.clear(row)
+                for name, part in parts.items():
+                    self._stack(model, name).put(row, part)
+            except BaseException:  # no memory
+                self._free.append(row)
+                raise
             return row
 
     def take(self, row: int) -> None:
@@ -150,33 +170,27 @@ class LoraBank:
         """The next forward call has these rows, one for each sequence of its batch."""
         self._rows = tuple(rows) if any(rows) else None
 
+    def close(self) -> None:
+        """Let go of the model, whose modules hold the bank by their hooks."""
+        with self._lock:
+            for hook in self._hooks:
+                hook.remove()
+            self._hooks.clear()
+            self._stacks.clear()
+            self._model = None
+
     def bytes(self) -> int:
         """Memory of all stacks."""
         with self._lock:
             held = [t for s in self._stacks.values() for t in (s.a, s.b, s.gain) if t is not None]
         return sum(t.numel() * t.element_size() for t in held)
 
-    def _check(self, parts: Mapping[str, LoraPart]) -> None:
-        for name, part in parts.items():
-            try:
-                module = self._model.get_submodule(name)
-            except AttributeError:
-                raise BadRequest(
-                    f"the model has no module {name!r}, which the adapter changes"
-                ) from None
-            have = (getattr(module, "in_features", None), getattr(module, "out_features", None))
-            if have != (part.a.shape[1], part.b.shape[0]):
-                raise BadRequest(
-                    f"the adapter's {name} is {part.b.shape[0]} x {part.a.shape[1]} "
-                    f"and the model's {have[1]} x {have[0]}"
-                )
-
-    def _stack(self, name: str) -> Stack:
+    def _stack(self, model: nn.Module, name: str) -> Stack:
         stack = self._stacks.get(name)
         if stack is None:
-            module = self._model.get_submodule(name)
-            stack = self._stacks[name] = Stack(module, _like(self._model, module))
-            module.register_forward_hook(self._hook(stack))
+            module = model.get_submodule(name)
+            stack = self._stacks[name] = Stack(module, _like(model, module))
+            self._hooks.append(module.register_forward_hook(self._hook(stack)))
         return stack
 
     def _hook(self, stack: Stack) -> Any:
@@ -185,6 +199,22 @@ class LoraBank:
             return None if rows is None else stack.add(inputs[0], output, rows)
 
         return add
+
+
+def _check(model: nn.Module, parts: Mapping[str, LoraPart]) -> None:
+    for name, part in parts.items():
+        try:
+            module = model.get_submodule(name)
+        except AttributeError:
+            raise BadRequest(
+                f"the model has no module {name!r}, which the adapter changes"
+            ) from None
+        have = (getattr(module, "in_features", None), getattr(module, "out_features", None))
+        if have != (part.a.shape[1], part.b.shape[0]):
+            raise BadRequest(
+                f"the adapter's {name} is {part.b.shape[0]} x {part.a.shape[1]} "
+                f"and the model's {have[1]} x {have[0]}"
+            )
 
 
 def dense_weight(module: nn.Module) -> torch.Tensor:

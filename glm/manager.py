@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -123,6 +124,7 @@ class Manager:
         self._changed = threading.Condition()
         self._loading = threading.Lock()  # one load at a time; a second waits for the first
         self._streams: weakref.WeakKeyDictionary[EventStream, Engine] = weakref.WeakKeyDictionary()
+        self._entering: list[Engine] = []  # one for each question on its way
         self._closed = False
 
     # ---- loading ----
@@ -160,7 +162,9 @@ class Manager:
                 if isinstance(error, GlmError):
                     raise
                 raise CheckpointError(sentence) from error
-            self._wanted, self._how, self._default = wanted, how, BASE
+            if wanted != self._wanted or self._default not in loaded.shelf.addresses():
+                self._default = BASE
+            self._wanted, self._how = wanted, how
             self._swap(loaded)
             return loaded.info
 
@@ -173,9 +177,8 @@ class Manager:
             loaded, self._loaded = self._loaded, None
             self._state = ModelState("aside", message=why)
             self._changed.notify_all()
-            busy = loaded is not None and loaded.engine in self._streams.values()
-        if loaded and not busy:
-            loaded.engine.close()
+        if loaded:
+            self._let_go(loaded.engine)
 
     def come_back(self) -> ModelInfo:
         """Open what stepped aside. Raises CheckpointError."""
@@ -209,12 +212,11 @@ class Manager:
 
     def _swap(self, loaded: Loaded) -> None:
         with self._changed:
-            before, self._loaded = self._loaded, loaded
-            self._state = ModelState("ready", loaded.info)
-            self._changed.notify_all()
-            busy = before is not None and before.engine in self._streams.values()
-        if before and not busy:
-            before.engine.close()
+            before, self._loaded = self._loaded, None if self._closed else loaded
+            self._set(ModelState("ready", loaded.info))
+        for one in (before, loaded):
+            if one:
+                self._let_go(one.engine)
 
     def _progress(self, message: str, fraction: float | None) -> None:
         info = self._loaded.info if self._loaded else None
@@ -222,7 +224,8 @@ class Manager:
 
     def _set(self, state: ModelState) -> None:
         with self._changed:
-            self._state = state
+            if not self._closed:
+                self._state = state
             self._changed.notify_all()
 
     # ---- answering ----
@@ -297,20 +300,21 @@ class Manager:
         `model` is one of `models()`, or `base:A+B` for a LoRA and a prefix together; BadRequest
         names what there is.
         """
-        loaded = self._ready()
-        sampling, options = sampling or loaded.defaults, options or Options()
-        for tries in range(TRIES, 0, -1):
-            with_adapter = replace(options, adapter=loaded.shelf.key(model))
-            try:
-                stream = chat(loaded.engine, loaded.dialect, conversation, sampling, with_adapter)
-                break
-            except AdapterGone:
-                if tries == 1:
-                    raise
-        with self._changed:
-            self._streams[stream] = loaded.engine
-        weakref.finalize(stream, self._let_go, loaded.engine)
-        return stream
+        with self._using() as loaded:
+            sampling, options = sampling or loaded.defaults, options or Options()
+            engine, dialect = loaded.engine, loaded.dialect
+            for tries in range(TRIES, 0, -1):
+                with_adapter = replace(options, adapter=loaded.shelf.key(model))
+                try:
+                    stream = chat(engine, dialect, conversation, sampling, with_adapter)
+                    break
+                except AdapterGone:
+                    if tries == 1:
+                        raise
+            with self._changed:
+                self._streams[stream] = engine
+            weakref.finalize(stream, self._let_go, engine)
+            return stream
 
     def count(self, text: str) -> int:
         """How many tokens a text has; 0 before a model is loaded."""
@@ -332,6 +336,19 @@ class Manager:
         for engine in {loaded.engine, *engines} if loaded else engines:
             engine.close()
 
+    @contextmanager
+    def _using(self) -> Iterator[Loaded]:
+        """The present model, which stays open meanwhile. Raises NotReady."""
+        with self._changed:
+            loaded = self._ready()
+            self._entering.append(loaded.engine)
+        try:
+            yield loaded
+        finally:
+            with self._changed:
+                self._entering.remove(loaded.engine)
+            self._let_go(loaded.engine)
+
     def _ready(self) -> Loaded:
         loaded = self._loaded
         if loaded is None:
@@ -343,10 +360,11 @@ class Manager:
         return loaded
 
     def _let_go(self, engine: Engine) -> None:
-        """After a stream: a replaced engine ends with its last answer."""
+        """A replaced engine ends with its last answer."""
         with self._changed:
             current = self._loaded.engine if self._loaded else None
-            idle = engine is not current and engine not in self._streams.values()
+            writing = [its for stream, its in self._streams.items() if not stream.finished]
+            idle = engine is not current and engine not in (*writing, *self._entering)
         if idle:
             engine.close()
 

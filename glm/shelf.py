@@ -83,18 +83,21 @@ class Shelf:
             raise BadRequest(f"{name!r} is no name for an adapter; use letters, digits and - . _")
         with self._loading:
             item = Shelved(self._name(path, name), path, alpha)
+            if alpha is None:
+                item.alpha = self._alpha(path)
             self._open(item)
-        self._catalog.put(self._base, item.name, {"path": str(path), "alpha": alpha})
+            self._catalog.put(self._base, item.name, {"path": str(path), "alpha": item.alpha})
         return item
 
     def remove(self, name: str) -> None:
         """Forget an adapter; answers that have it go on. Raises BadRequest for an unknown name."""
-        with self._lock:
-            item = self._items.pop(name, None)
-        if item is None:
-            raise self._unknown(name)
-        self._put_away(item)
-        self._catalog.drop(self._base, name)
+        with self._loading:  # who reads it just now would put it back
+            with self._lock:
+                item = self._items.pop(name, None)
+            if item is None:
+                raise self._unknown(name)
+            self._put_away(item)
+            self._catalog.drop(self._base, name)
 
     def key(self, model: str) -> str | None:
         """The engine's key for an address; reads the file of an adapter that was put away.
@@ -117,6 +120,10 @@ class Shelf:
             if item.version:
                 return item.version
         with self._loading:
+            with self._lock:
+                item = self._items.get(name)  # it may have gone or come anew meanwhile
+            if item is None:
+                raise self._unknown(name)
             if not item.version:
                 self._open(item)
             return item.version
@@ -159,6 +166,12 @@ class Shelf:
         version, item.version = item.version, ""
         if version:
             self._engine.remove_adapter(version)
+
+    def _alpha(self, path: Path) -> float | None:
+        """The alpha that was said for a path before."""
+        with self._lock:
+            known = [item.alpha for item in self._items.values() if item.path == path]
+        return next((alpha for alpha in known if alpha is not None), None)
 
     def _name(self, path: Path, wanted: str) -> str:
         """A name that nothing else has; an adapter that is known by its path keeps its own."""
