@@ -22,8 +22,9 @@ from glm.dialects.base import Dialect, Parser
 from glm.dialects.chatglm2 import PlainParser
 from glm.hub import fetch, is_hub_id
 from glm.loop import Ask
-from glm.manager import Opening, open_engine, read_adapter
+from glm.manager import read_adapter
 from glm.messages import Conversation, Message, Sampling, ToolSpec
+from glm.opening import Opening, open_engine
 from glm.recognise import ModelInfo, recognise
 from glm.tokenizers import open_tokenizer
 

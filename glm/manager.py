@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +25,7 @@ from glm.errors import AdapterGone, CheckpointError, EngineError, GlmError, NotR
 from glm.hub import fetch, is_hub_id
 from glm.memory import Memory, read_memory
 from glm.messages import Conversation, Sampling
+from glm.opening import AS_IS, Opener, Opening, family_defaults, open_engine, quantisation
 from glm.recognise import EMBEDDED, ModelInfo, recognise
 from glm.shelf import BASE, OF, Shelf, Shelved
 from glm.tokenizers import open_tokenizer
@@ -48,16 +49,6 @@ class ModelState:
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
-    """How a model is opened. `bits` 8 or 4 quantises it; `tokenizer` is another folder or file."""
-
-    device: str = "auto"
-    dtype: str = "auto"
-    bits: int | None = None
-    tokenizer: str | Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Loaded:
     """A model that answers."""
 
@@ -71,32 +62,11 @@ class Loaded:
     quantised: Any = None
 
 
-Opener = Callable[[ModelInfo, Opening], Engine]
-
-
-def open_engine(info: ModelInfo, how: Opening) -> Engine:
-    """Load the weights and start the worker. Brings torch."""
-    from glm.engines.local import LocalEngine
-    from glm.load import load_model
-
-    return LocalEngine(load_model(info, how.device, how.dtype, how.bits), context=info.context)
-
-
 def read_adapter(info: ModelInfo, engine: Engine, path: Path, alpha: float | None) -> Adapter:
     """An adapter's files, in terms of the model that the engine runs. Brings torch."""
     from glm.adapters.opening import open_adapter
 
     return open_adapter(path, info, engine.config, alpha)  # type: ignore[attr-defined]
-
-
-def quantisation(engine: Engine, info: ModelInfo, dialect: Dialect) -> Any:
-    """The error of a model that was just quantised; None for an engine that has no model here."""
-    model = getattr(engine, "model", None)
-    if model is None:
-        return None
-    from glm.quantisation_error import SAMPLE, measure
-
-    return measure(model, info, dialect.prompt(SAMPLE))
 
 
 class Manager:
@@ -109,7 +79,7 @@ class Manager:
     def __init__(
         self,
         model: str | Path | None = None,
-        how: Opening = Opening(),
+        how: Opening = AS_IS,
         *,
         adapter: str | Path | None = None,
         data: Path | None = None,
@@ -151,7 +121,7 @@ class Manager:
         with self._loading:
             current, how = self._loaded, how or self._how
             wanted = str(model)
-            if current and how == current.how and wanted in _names(current, self._wanted):
+            if current and how == current.how and _is_open(current, wanted, self._wanted):
                 return current.info
             try:
                 loaded = self._load(wanted, how)
@@ -179,6 +149,23 @@ class Manager:
             self._changed.notify_all()
         if loaded:
             self._let_go(loaded.engine)
+
+    def make_room(self, needed: int, why: str) -> bool:
+        """See that `needed` bytes are free: adapters are put away, then the model steps aside.
+
+        False when that is still too little. Of an accelerator where the model is on one.
+        """
+        if self._free_memory() >= needed:
+            return True
+        if (loaded := self._loaded) is not None:
+            loaded.shelf.put_all_away()
+            if self._free_memory() < needed:
+                self.step_aside(why)
+        return self._free_memory() >= needed
+
+    def _free_memory(self) -> int:
+        found = self.memory()
+        return found.device_free if found.device_total else found.free
 
     def come_back(self) -> ModelInfo:
         """Open what stepped aside. Raises CheckpointError."""
@@ -369,25 +356,9 @@ class Manager:
             engine.close()
 
 
-def _names(loaded: Loaded, wanted: str) -> tuple[str, ...]:
-    """Under which names the present model is asked for."""
-    return loaded.info.name, str(loaded.info.path), wanted
-
-
-def family_defaults(info: ModelInfo, dialect: Dialect) -> Sampling:
-    """The dialect's defaults, changed by the checkpoint's generation_config.json."""
-    import json
-
-    file = info.path / "generation_config.json"
-    try:
-        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        config = {}
-    limit = min(dialect.defaults.max_tokens, max(1, info.context // 2))
-    changes: dict[str, Any] = {"max_tokens": limit}
-    for key in ("temperature", "top_p", "top_k", "repetition_penalty"):
-        if isinstance(config.get(key), int | float):
-            changes[key] = config[key]
-    if config.get("do_sample") is False:
-        changes["temperature"] = 0.0
-    return replace(dialect.defaults, **changes)
+def _is_open(loaded: Loaded, asked: str, wanted: str) -> bool:
+    """Is this what is loaded, under the words it was opened with, its path, or its bare name?"""
+    place = Path(asked).expanduser()
+    if asked == wanted or place.resolve() == loaded.info.path.resolve():
+        return True
+    return asked == loaded.info.name and not place.exists()

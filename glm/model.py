@@ -7,8 +7,9 @@ from typing import Any, Self
 
 from glm.chat import EventStream, Options
 from glm.errors import EngineError
-from glm.manager import Manager, Opener, Opening, open_engine
+from glm.manager import Manager
 from glm.messages import Conversation, Finish, Message, Sampling
+from glm.opening import Opener, Opening, open_engine
 from glm.recognise import EMBEDDED
 
 History = list[dict[str, Any]]

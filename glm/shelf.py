@@ -11,7 +11,7 @@ import itertools
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,9 +109,11 @@ class Shelf:
         base, _, names = model.partition(OF)
         if base != BASE or not names:
             raise self._unknown(model)
-        return JOIN.join(map(self._version, names.split(JOIN)))
+        together = names.split(JOIN)
+        return JOIN.join(self._version(name, together) for name in together)
 
-    def _version(self, name: str) -> str:
+    def _version(self, name: str, together: Sequence[str]) -> str:
+        """That of one adapter; to make room for it, none of those it is named with is put away."""
         with self._lock:
             item = self._items.get(name)
             if item is None:
@@ -125,10 +127,10 @@ class Shelf:
             if item is None:
                 raise self._unknown(name)
             if not item.version:
-                self._open(item)
+                self._open(item, together)
             return item.version
 
-    def _open(self, item: Shelved) -> None:
+    def _open(self, item: Shelved, together: Sequence[str] = ()) -> None:
         """Read the files into the engine; what was there under this name is replaced."""
         try:
             adapter = self._read(item.path, item.alpha)
@@ -144,23 +146,30 @@ class Shelf:
             item.bytes = adapter.bytes
             self._items[item.name] = item
             self._items.move_to_end(item.name)
-            over = self._over(item)
+            over = self._over({item.name, *together})
         if old:
             self._engine.remove_adapter(old)
         for other in over:
             self._put_away(other)
 
-    def _over(self, newest: Shelved) -> list[Shelved]:
-        """The least recently used that no longer fit beside the newest."""
-        loaded = [item for item in self._items.values() if item.version and item is not newest]
-        used = sum(item.bytes for item in (*loaded, newest))
+    def _over(self, wanted: Collection[str]) -> list[Shelved]:
+        """The least recently used that do not fit beside those that are wanted now."""
+        loaded = [item for item in self._items.values() if item.version]
+        used = sum(item.bytes for item in loaded)
         out = []
         for item in loaded:
             if used <= self._limit:
                 break
-            used -= item.bytes
-            out.append(item)
+            if item.name not in wanted:
+                used -= item.bytes
+                out.append(item)
         return out
+
+    def put_all_away(self) -> None:
+        """Give their memory free; each is read again when somebody chooses it."""
+        with self._loading:
+            for item in self.all():
+                self._put_away(item)
 
     def _put_away(self, item: Shelved) -> None:
         version, item.version = item.version, ""

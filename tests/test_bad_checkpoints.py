@@ -25,7 +25,8 @@ from glm.engines.local import LocalEngine
 from glm.errors import CheckpointError
 from glm.inspect import inspect
 from glm.load import load_model, make_plan
-from glm.manager import Manager, Opening
+from glm.manager import Manager
+from glm.opening import Opening
 from glm.recognise import recognise
 from glm.tokenizers import open_tokenizer
 from tests.dialect_desk import CHATML
@@ -387,16 +388,3 @@ def test_a_path_that_no_folder_can_have_is_refused(path):
     with pytest.raises(CheckpointError, match="no adapter at"):
         find(path)
     assert inspect(path).faults
-
-
-@pytest.mark.parametrize("place", ["config", "rope"])
-def test_positions_that_change_for_the_whole_batch_are_used_up_to_there(tmp_path, place):
-    """Long RoPE turns every row of a step by the longest one's length."""
-    folder = write_checkpoint(tmp_path / "phi")
-    rope, extra = {"rope_type": "longrope", "long_factor": [1.0], "short_factor": [1.0]}, {}
-    (rope if place == "rope" else extra)["original_max_position_embeddings"] = 64
-    config = {"model_type": "phi3", "max_position_embeddings": 4096, "rope_scaling": rope, **extra}
-    (folder / "config.json").write_text(json.dumps(config))
-    info = recognise(folder)
-    assert info.context == 64
-    assert "64 of 4096" in info.reason

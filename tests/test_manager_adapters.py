@@ -229,3 +229,15 @@ def test_the_adapter_given_at_the_start_answers_again_after_a_pause(base, tmp_pa
     manager.come_back()
     assert manager.default == "base:red"
     manager.close()
+
+
+def test_room_is_made_by_adapters_first_and_the_model_last(one, tmp_path, monkeypatch):
+    one.add_adapter(tmp_path / "red")
+    free = iter([10, 30, 30, 10, 10, 40])
+    monkeypatch.setattr(Manager, "_free_memory", lambda self: next(free))
+    assert one.make_room(20, "training")
+    assert not one.adapters()[0].loaded and one.state().status == "ready"
+    assert one.make_room(20, "training") is True
+    assert one.state().status == "aside" and one.state().message == "training"
+    one.come_back()
+    assert said(one, "base:red")
