@@ -4,7 +4,7 @@
     python -m finetune.probe THUDM/chatglm3-6b --adapter my/adapter
     python -m finetune.probe assets/tiny                         # the model alone
 
-100 rows of assets/data/probe.jsonl, answered greedily: is the call right, does the answer tell
+100 rows of assets/probe.jsonl, answered greedily: is the call right, does the answer tell
 what the tool said, is no tool called where none fits, does a plain answer say what it must.
 Scored before and after a run, what is lost shows. It is made to compare a model with itself: it
 looks for words in answers, and is too small to tell two good models apart.
@@ -30,7 +30,7 @@ from finetune.subject import Subject, subject
 from glm.errors import GlmError
 from glm.messages import Conversation, Event
 
-FILE = Path(__file__).parent.parent / "assets" / "data" / "probe.jsonl"
+FILE = Path(__file__).parent.parent / "assets" / "probe.jsonl"
 OWN = ""  # the dialect's own prompts, whatever layout an adapter learnt in
 MAX_TOKENS = 160
 PARTS = {
