@@ -81,6 +81,7 @@ PLACES = {
     "jupyter_client": ("tools/kernel.py",),
     "zmq": ("tools/kernel.py",),
     "psutil": (
+        "finetune/run_folder.py",
         "glm/memory.py",
         "tools/kernel.py",
         "tools/process.py",
@@ -130,7 +131,7 @@ WITHOUT_TORCH = (
     "glm.adapters.sources", "glm.adapters.card",
     "finetune.config", "finetune.run", "finetune.inference", "finetune.options_page",
     "finetune.doctor", "finetune.convert", "finetune.formats", "finetune.rows",
-    "finetune.metrics", "finetune.evaluate", "finetune.probe",
+    "finetune.metrics", "finetune.evaluate", "finetune.probe", "finetune.resume",
     "tools.builtin", "tools.workshop", "api.server", "api.access", "demo.app",
 )  # fmt: skip
 

@@ -1,0 +1,201 @@
+"""Where training meets the rows: this process's batches, the dev batches, the loss of one.
+
+The one file to change when the parts that read, tokenise and batch rows change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from finetune.collate import Batch, Collator
+from finetune.config import TrainConfig
+from finetune.data import Epoch, Part, Place, Plan, Source, Stream
+from finetune.formats import read_row
+from finetune.layouts import Limits, choose
+from finetune.loader import Loader
+from finetune.rows import open_rows
+from finetune.sources import sources
+from finetune.tally import Tally
+from glm.adapters.card import fingerprint
+from glm.dialects import DIALECTS
+from glm.errors import BadRequest
+from glm.messages import Conversation
+from glm.recognise import ModelInfo
+from glm.tokenizers import open_tokenizer
+
+if TYPE_CHECKING:
+    from finetune.machines import Crew
+
+FLASH = "flash_attention_2"
+
+
+class Talks:
+    """The rows of a file as conversations; no more than `most` of them, where it is not 0."""
+
+    def __init__(self, path: Path, form: str, most: int = 0) -> None:
+        self.rows, self.form = open_rows(path), form
+        self.size = min(len(self.rows), most) if most else len(self.rows)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int, /) -> Conversation:
+        row, _ = self.rows[index]
+        return read_row(row, self.form)
+
+
+class Endless:
+    """The batches of one process, epoch after epoch; a step may begin in one and end in the next.
+
+    `each` is how many batches an epoch has in all processes, about.
+    """
+
+    def __init__(self, loader: Loader, each: int) -> None:
+        self.loader, self.each = loader, each
+
+    @property
+    def epoch(self) -> float:
+        place = self.loader.place
+        return place.epoch + min(place.next / self.each, 1.0)
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            batches = iter(self.loader)
+            with torch.random.fork_rng(devices=[]):  # workers are seeded from the run's numbers
+                first = next(batches, None)
+            if first is not None:
+                yield first
+            yield from batches
+
+    def state(self) -> dict[str, Any]:
+        return self.loader.state_dict()
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.loader.load_state_dict(state)
+
+
+class Dev:
+    """The dev batches of one process, each time from the first; all processes get as many."""
+
+    def __init__(self, stream: Stream, part: Part) -> None:
+        self.stream, self.part = stream, part
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (batch for batch, _ in Epoch(self.stream, self.part, Place()))
+
+
+@dataclass(frozen=True)
+class Data:
+    """`steps` are those of all epochs, about; `told` says what became of the first rows."""
+
+    stream: Endless
+    dev: Dev | None
+    steps: int
+    hash: str
+    layout: str
+    told: tuple[str, ...]
+
+
+def prepare(cfg: TrainConfig, info: ModelInfo, model: Any, crew: Crew) -> Data:
+    """Open the files and look at the first rows. Raises BadRequest when none can be trained on."""
+    dialect = DIALECTS[info.dialect](open_tokenizer(info))
+    layout = choose(cfg.layout, dialect)
+    both = (cfg.max_source_length, cfg.max_target_length)
+    limits = Limits(cfg.max_seq_length, *both, overlong=cfg.overlong)  # type: ignore[arg-type]
+    encode = partial(layout.encode, dialect=dialect, limits=limits)
+    collator = _collator(cfg, info, model)
+    plan = Plan(
+        cfg.batch_size, cfg.packing, cfg.group_by_length, cfg.max_seq_length, cfg.seed,
+        collator=collator,
+    )  # fmt: skip
+    files = sources(cfg.train_file, cfg.data_dir)
+    stream = Stream(_talks(cfg, cfg.train_file, cfg.max_rows), encode, plan)
+    survey = stream.survey()
+    part = Part(crew.rank, crew.world)
+    loader = Loader(stream, part, cfg.dataloader_num_workers)
+    each = survey.batches_of_an_epoch
+    if not each:
+        raise BadRequest("; ".join(["no row can be trained on", *survey.tally.lines()[1:]]))
+    steps = math.ceil(math.ceil(each / crew.world) * cfg.epochs / cfg.accumulation)
+    return Data(
+        Endless(loader, each),
+        _dev(cfg, encode, collator, part),
+        max(steps, 1),
+        fingerprint(_files([item.path for item in files])),
+        layout.name,
+        _told(survey.tally, survey.exact),
+    )
+
+
+def learn_only_where_asked(model: Any) -> None:
+    """The head runs on learnt positions only."""
+    from finetune.learnt_head import learn_only
+
+    learn_only(model)
+
+
+def tokens_in(batch: Batch) -> int:
+    """Tokens that are no padding; of packed rows, whose padding stands at 0, all others."""
+    if "attention_mask" in batch:
+        return int(batch["attention_mask"].sum())
+    places = batch["position_ids"]
+    return int((places if places.dim() == 2 else places.sum(1)).gt(0).sum())
+
+
+def loss_sum(model: Any, batch: Batch) -> torch.Tensor:
+    """The loss over the learnt tokens of a batch, summed."""
+    loss: torch.Tensor = model(**batch, use_cache=False, num_items_in_batch=1).loss
+    return loss
+
+
+def quantised_as_loaded(model: Any) -> AbstractContextManager[Any]:
+    """Measuring the dev loss packs 4 bit weights anew on some CPUs, and they no longer train."""
+    if not getattr(model, "is_quantized", False):
+        return nullcontext()
+    from glm.quantise import as_loaded
+
+    return as_loaded(model)
+
+
+def _talks(cfg: TrainConfig, names: Sequence[str], most: int) -> list[Source]:
+    return [
+        Source(Talks(item.path, cfg.format, most), item.weight, item.path.name)
+        for item in sources(names, cfg.data_dir)
+    ]
+
+
+def _dev(cfg: TrainConfig, encode: Any, collator: Collator, part: Part) -> Dev | None:
+    if not cfg.dev_file:
+        return None
+    plan = Plan(cfg.eval_batch_size, shuffle=False, collator=collator)
+    stream = Stream(_talks(cfg, cfg.dev_file, cfg.max_dev_rows), encode, plan)
+    survey = stream.survey()
+    if not survey.batches:
+        raise BadRequest("; ".join(["no dev row can be used", *survey.tally.lines()[1:]]))
+    return Dev(stream, part)
+
+
+def _collator(cfg: TrainConfig, info: ModelInfo, model: Any) -> Collator:
+    pad = getattr(model.config, "pad_token_id", None)
+    v1 = model.config if info.arch == "chatglm1" else None
+    return Collator(pad if isinstance(pad, int) else 0, v1=v1, flat=cfg.attention == FLASH)
+
+
+def _files(paths: Sequence[Path]) -> list[Path]:
+    found = [
+        file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])
+    ]
+    return [file for file in found if file.is_file()]
+
+
+def _told(tally: Tally, exact: bool) -> tuple[str, ...]:
+    first, *rest = tally.lines()
+    return (first if exact else f"of the first rows {first}", *rest)
