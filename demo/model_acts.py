@@ -22,7 +22,7 @@ from demo.model_folders import Folders
 from demo.models import UNLOADED
 from demo.text import Refused, sentence
 from glm.errors import GlmError
-from glm.manager import Opening
+from glm.opening import Opening
 from glm.recognise import EMBEDDED, ModelInfo
 from glm.shelf import Shelved, name_of
 

@@ -12,6 +12,8 @@ from demo.text import Refused, Say
 from glm.manager import Manager
 from glm.shelf import BASE, JOIN, OF, Shelved
 
+MOST_PAIRS = 24  # of a LoRA and a prefix that are offered
+
 
 def names(model: str) -> list[str]:
     """The adapters of an address: ["weather"] of "base:weather", none of "base"."""
@@ -48,6 +50,8 @@ def options(manager: Manager) -> list[tuple[str, str]]:
     out = [(one, _words(one, adapters)) for one in manager.models()]
     ranked = [item.name for item in adapters.values() if item.info and item.info.rank]
     prefixes = [item.name for item in adapters.values() if item.info and item.info.tokens]
+    if len(ranked) * len(prefixes) > MOST_PAIRS:
+        return out  # too many to look through
     pairs = [f"{BASE}{OF}{a}{JOIN}{b}" for a in ranked for b in prefixes if a != b]
     return out + [(pair, title(pair)) for pair in pairs]
 

@@ -16,6 +16,7 @@ from typing import Literal
 import glm.export
 from demo import models
 from demo.text import Refused
+from glm import modelscope
 from glm.adapters.sources import looks_like_adapter
 from glm.adapters.values import AdapterInfo
 from glm.errors import CheckpointError, GlmError
@@ -162,9 +163,9 @@ def devices() -> list[str]:
 def hub() -> tuple[str, bool]:
     """(the hub's address, whether it may be asked), from the environment."""
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-    modelscope = os.environ.get("USE_MODELSCOPE_HUB", "").upper() in ("1", "ON", "YES", "TRUE")
-    usual = "https://modelscope.cn" if modelscope else "https://huggingface.co"
-    return os.environ.get("HF_ENDPOINT") or usual, not offline
+    if modelscope.asked_for():
+        return modelscope.endpoint(), not offline
+    return os.environ.get("HF_ENDPOINT") or "https://huggingface.co", not offline
 
 
 def export(wanted: Exporting, progress: Progress) -> Exported:

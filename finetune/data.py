@@ -7,7 +7,7 @@
 tokenised and packed or grouped at a time; nothing grows with the file. The sequence of batches
 depends on the seed alone: batch g of an epoch belongs to process g % world, so two processes see
 what one sees in two steps, and a state resumes with another number of processes.
-The price: each process, and each worker of it, tokenises all rows (about half a million tokens a
+The price: each process, and each worker of it, tokenises all rows (about a million tokens a
 second), which is too slow only beyond some fifty GPUs.
 """
 

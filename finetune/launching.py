@@ -115,7 +115,8 @@ def command(place: Place, arguments: Sequence[str], module: str = "finetune.trai
         launcher += ["--nnodes", str(place.nodes), "--node_rank", str(place.rank)]
         launcher += ["--master_addr", found["host"].strip("[]")]
         launcher += ["--master_port", found["port"] or str(PORT)]
-    return [*launcher, "-m", module, *arguments]
+    # After -- torchrun does not take --master for its own --master-addr.
+    return [*launcher, "-m", "--", module, *arguments]
 
 
 def environment(

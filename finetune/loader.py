@@ -1,7 +1,7 @@
 """Batches of one process, epoch after epoch, with a state to stop and go on from.
 
     loader = Loader(stream, Part(rank, world), workers=1)
-    for batch in loader: ...                            # the rest of an epoch; then the next
+    for batch in loader: ...                            # the rest of an epoch; again: the next
     saved = loader.state_dict()                         # after the batch that came last
     loader.load_state_dict(saved)                       # the same batches from there on
 
@@ -27,15 +27,29 @@ VERSION = 1
 
 
 class Loader:
-    """Iterate for one epoch; `place` says where it is, `tally` what became of the rows."""
+    """Iterate for one epoch, or for what is left of `epochs`: a step of many batches then never
+    ends with an epoch. `place` says where it is, `tally` what became of the epoch's rows.
+    """
 
-    def __init__(self, stream: Stream, part: Part | None = None, workers: int = 0) -> None:
-        self.stream, self.part, self.workers = stream, part or Part(), workers
+    def __init__(
+        self,
+        stream: Stream,
+        part: Part | None = None,
+        workers: int = 0,
+        epochs: int | None = None,
+    ) -> None:
+        self.stream, self.part = stream, part or Part()
+        self.workers, self.epochs = workers, epochs
         self.place = Place()
         self.tally = Tally()
 
     def __iter__(self) -> Iterator[Batch]:
         """Raises BadRequest at the end of an epoch in which no row could be trained on."""
+        last = self.place.epoch + 1 if self.epochs is None else self.epochs
+        while self.place.epoch < last:
+            yield from self._epoch()
+
+    def _epoch(self) -> Iterator[Batch]:
         start = self.place
         for batch, place in self._read(Epoch(self.stream, self.part, start)):
             self.place, self.tally = place, place.tally

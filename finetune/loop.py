@@ -115,7 +115,7 @@ class Loop(Trainer):
             self.train(resume_from_checkpoint=str(last.path) if last else None)
 
     def create_accelerator_and_postprocess(self) -> None:
-        """FSDP on the CPU too: accelerate takes the wish there and trains by DDP instead."""
+        """FSDP on the CPU too, where accelerate takes the wish and trains by DDP without a word."""
         super().create_accelerator_and_postprocess()
         if self.parts.cfg.fsdp and not self.is_fsdp_enabled and self.args.world_size > 1:
             state = self.accelerator.state

@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.formats import AUTO, FORMATS
 from finetune.launching import machine_problems, world_problem
 from finetune.machine import Machine, this_machine
 from finetune.paths import new_path_problem, path_problem, run_folder_problem
@@ -100,6 +101,8 @@ def _files(config: TrainConfig, roots: Sequence[Path]) -> Iterator[str]:
         for text in getattr(config, option):
             if problem := _source_problem(text, config.data_dir, roots):
                 yield f"{flag} is {text!r}; {problem}"
+    if config.format not in (AUTO, *FORMATS):
+        yield f"--format is {config.format!r}; allowed: {AUTO}, {', '.join(FORMATS)}"
     for option in ("adapter", "deepspeed", "hostfile", "data_dir", "tokenizer"):
         if problem := _there(getattr(config, option), roots):
             yield f"--{option.replace('_', '-')} is {getattr(config, option)!r}; {problem}"

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import mmap
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,12 +21,12 @@ import numpy as np
 from finetune import row_index
 from finetune.formats import toolalpaca
 from finetune.formats.base import BadRow
+from finetune.sources import source as named
 from glm.errors import BadRequest
 
 ENDINGS = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet", ".txt")
 _PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".tar", ".xlsx", ".xls", ".arrow")
 _OTHER_UNICODE = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
-_WEIGHT = re.compile(r"(.+):(\d+(?:\.\d*)?|\.\d+)\Z", re.DOTALL)
 _HEAD = 1 << 16
 Row = tuple[dict[str, Any], int]
 
@@ -212,25 +211,25 @@ class MixedRows:
 
 def _files(source: str | Path) -> list[tuple[Path, float]]:
     """The files of a source, with its weight."""
-    path, share = Path(source).expanduser(), 1.0
-    if not path.exists() and (match := _WEIGHT.match(str(source))):
-        path, share = Path(match[1]).expanduser(), float(match[2])
+    try:
+        found = named(str(source))
+    except ValueError as error:
+        raise BadRequest(f"{source}: {error}") from None
+    path, share = found.path, found.weight
     if not path.exists():
         raise BadRequest(f"no data file at {path}")
-    if share <= 0:
-        raise BadRequest(f"the weight of {path} is above 0")
     if path.is_file():
         return [(path, share)]
-    found = [
+    files = [
         file
         for file in sorted(path.rglob("*"))
         if file.suffix.lower() in ENDINGS
         and file.name != "dataset_info.json"
         and not any(part.startswith(".") for part in file.relative_to(path).parts)
     ]
-    if not found:
+    if not files:
         raise BadRequest(f"no data files in {path}; expected {', '.join(ENDINGS)}")
-    return [(file, share) for file in found]
+    return [(file, share) for file in files]
 
 
 def _mapped(path: Path) -> Any:

@@ -116,6 +116,8 @@ def plan_of(
     given = {word.name: word.raw for word in from_command_line(TrainConfig, flags).words}
     chosen = choose(script, given, hand, machine)
     own = [part for name, value in chosen.options.items() for part in (_flag(name), value)]
+    if chosen.samples:
+        own += ["--train-file", *chosen.samples]
     try:
         reading = read_config([*own, *flags], environ, machine)
     except BadConfig as error:
@@ -179,6 +181,7 @@ class Chosen:
     """Options that a script adds to what was given."""
 
     options: dict[str, str] = field(default_factory=dict)
+    samples: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -201,14 +204,15 @@ def choose(
     if {"zero", "deepspeed", "fsdp"} & set(given):
         fixed.pop("zero", None)
     options = fixed | {CONSTANTS[name]: value for name, value in constants.items()}
-    if "train_file" not in given and script.sample:
-        options["train_file"] = str(SAMPLES / script.sample)
-        chosen.notes.append(f"no --train-file was given: the shipped sample {script.sample} trains")
-    if embedded and script.sample:
+    chosen.options = {name: value for name, value in options.items() if name not in given}
+    if "train_file" not in given and script.samples:
+        chosen.samples = [str(SAMPLES / name) for name in script.samples]
+        names = " ".join(script.samples)
+        chosen.notes.append(f"no --train-file was given: the shipped sample trains, {names}")
+    if embedded and script.samples:
         changed = {n: v for n, v in script.embedded.items() if n not in hand and not official}
         values = " ".join(f"{name}={value}" for name, value in changed.items())
         chosen.notes.append(f"no --model was given: the embedded model trains {values}".rstrip())
-    chosen.options = {name: value for name, value in options.items() if name not in given}
     return chosen
 
 

@@ -45,7 +45,7 @@ class Script:
     name: str
     about: str
     options: Mapping[str, str]
-    sample: str
+    samples: tuple[str, ...]
     constants: Mapping[str, str]
     official: Mapping[str, str] = field(default_factory=dict)
     official_options: Mapping[str, str] = field(default_factory=dict)
@@ -53,6 +53,7 @@ class Script:
     words: tuple[str, ...] = ()
 
 
+_TOOL_ROWS = ("tools_en.jsonl", "tools_zh.jsonl")
 _TURNS = {"NUM_GPUS": "1", "MAX_SEQ_LEN": "2048"}
 _PAIRS = {"NUM_GPUS": "1", "MAX_SOURCE_LEN": "1024", "MAX_TARGET_LEN": "128"}
 _SHORT = {"DEV_BATCH_SIZE": "4", "GRAD_ACCUMULATION_STEPS": "2", "SAVE_INTERVAL": "30"}
@@ -64,59 +65,59 @@ SCRIPTS: dict[str, Script] = {
             "finetune_pt_multiturn",
             "P-Tuning v2 on conversations with tools, in ChatGLM3's official layout.",
             {"method": "ptuning", "layout": "chatglm3"},
-            "tool_conversations.jsonl",
+            _TOOL_ROWS,
             {"PRE_SEQ_LEN": "128", "LR": "5e-3", **_TURNS, "DEV_BATCH_SIZE": "1",
              "GRAD_ACCUMULATION_STEPS": "16", "MAX_STEP": "1000", "SAVE_INTERVAL": "500"},
             official={"LR": "2e-2"},
-            embedded={"LR": "2e-2", "PRE_SEQ_LEN": "32", "MAX_STEP": "60", **_SHORT},
+            embedded={"LR": "0.2", "PRE_SEQ_LEN": "32", "MAX_STEP": "60", **_SHORT},
         ),
         Script(
             "finetune_pt",
             "P-Tuning v2 on prompts and responses, as raw text without roles.",
             {"method": "ptuning", "layout": "prompt-response"},
-            "prompts_and_responses.jsonl",
+            ("pairs.jsonl",),
             {"PRE_SEQ_LEN": "128", "LR": "5e-3", **_PAIRS, "DEV_BATCH_SIZE": "1",
              "GRAD_ACCUMULATION_STEPS": "32", "MAX_STEP": "1000", "SAVE_INTERVAL": "500"},
             official={"LR": "2e-2"},
-            embedded={"LR": "2e-2", "PRE_SEQ_LEN": "32", "MAX_STEP": "60", **_SHORT},
+            embedded={"LR": "0.3", "PRE_SEQ_LEN": "32", "MAX_STEP": "60", **_SHORT},
         ),
         Script(
             "finetune_ds_multiturn",
             "All weights with deepspeed ZeRO-2, on conversations with tools.",
             {"method": "full", "zero": "2", "layout": "chatglm3"},
-            "tool_conversations.jsonl",
+            _TOOL_ROWS,
             {"LR": "1e-5", **_TURNS, "NUM_GPUS": "4", "DEV_BATCH_SIZE": "16",
              "GRAD_ACCUMULATION_STEPS": "1", "MAX_STEP": "200", "SAVE_INTERVAL": "50"},
             official={"LR": "5e-5"},  # its LR=1e-4 never reached the trainer
-            embedded={"LR": "3e-4", "MAX_STEP": "60", **_SHORT},
+            embedded={"LR": "1e-3", "MAX_STEP": "60", **_SHORT},
         ),
         Script(
             "finetune_ds",
             "All weights with deepspeed ZeRO-2, on prompts and responses as raw text.",
             {"method": "full", "zero": "2", "layout": "prompt-response"},
-            "prompts_and_responses.jsonl",
+            ("pairs.jsonl",),
             {"LR": "1e-5", **_PAIRS, "NUM_GPUS": "4", "DEV_BATCH_SIZE": "4",
              "GRAD_ACCUMULATION_STEPS": "1", "MAX_STEP": "500", "SAVE_INTERVAL": "500"},
             official={"LR": "1e-4"},
-            embedded={"LR": "3e-4", "MAX_STEP": "60", **_SHORT},
+            embedded={"LR": "1e-3", "MAX_STEP": "60", **_SHORT},
         ),
         Script(
             "finetune_lora",
             "LoRA on every linear layer. MAX_STEP=0 goes by --epochs (3).",
             {"method": "lora"},
-            "tool_conversations.jsonl",
+            _TOOL_ROWS,
             {"LORA_RANK": "8", "LORA_ALPHA": "32", "LR": "1e-4", **_TURNS,
              "DEV_BATCH_SIZE": "2", "GRAD_ACCUMULATION_STEPS": "8", "MAX_STEP": "0",
              "SAVE_INTERVAL": "200"},
             official={"NUM_GPUS": "4", "DEV_BATCH_SIZE": "1", "GRAD_ACCUMULATION_STEPS": "1",
                       "MAX_STEP": "500", "SAVE_INTERVAL": "50"},
-            embedded={"LR": "1e-3", **_SHORT},
+            embedded={"LR": "1e-3", "MAX_STEP": "60", **_SHORT},
         ),
         Script(
             "finetune_qlora",
             "LoRA over a base held in 4 bits (nf4). MAX_STEP=0 goes by --epochs (3).",
             {"method": "qlora"},
-            "tool_conversations.jsonl",
+            _TOOL_ROWS,
             {"LORA_RANK": "16", "LORA_ALPHA": "32", "LR": "1e-4", **_TURNS,
              "DEV_BATCH_SIZE": "2", "GRAD_ACCUMULATION_STEPS": "8", "MAX_STEP": "0",
              "SAVE_INTERVAL": "200"},
@@ -124,13 +125,13 @@ SCRIPTS: dict[str, Script] = {
                       "DEV_BATCH_SIZE": "8", "GRAD_ACCUMULATION_STEPS": "2",
                       "SAVE_INTERVAL": "500"},
             official_options={"layout": "eos-per-turn"},
-            embedded={"LR": "1e-3", **_SHORT},
+            embedded={"LR": "1e-3", "MAX_STEP": "60", **_SHORT},
         ),
         Script(
             "finetune_hf",
             "DATA_DIR MODEL_DIR CONFIG.yaml [resume], as finetune_hf.py of THUDM/ChatGLM3.",
             {},
-            "",
+            (),
             {},
             words=("data_dir", "model", "config", "resume"),
         ),

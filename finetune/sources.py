@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-_WEIGHTED = re.compile(r"(?P<path>.+):(?P<weight>\d+(\.\d+)?)\Z", re.DOTALL)
+_WEIGHTED = re.compile(r"(?P<path>.+):(?P<weight>\d+(\.\d*)?|\.\d+)\Z", re.DOTALL)
 HEAVIEST = 1000.0
 
 
@@ -30,7 +30,7 @@ def source(text: str, folder: str = "") -> Source:
         return Source(path)
     weight = float(weighted["weight"])
     if not 0 < weight <= HEAVIEST:
-        raise ValueError(f"a weight is over 0 and at most {HEAVIEST:g}")
+        raise ValueError(f"the weight is above 0 and at most {HEAVIEST:g}")
     return Source(Path(folder, weighted["path"]).expanduser(), weight)
 
 

@@ -3,12 +3,14 @@
     {"/models/chatglm3-6b": {"weather": {"path": "/runs/weather/adapter", "alpha": 32}}}
 
 Two programs may share the file: it is read again before each change and replaced in one step.
+One that cannot be read, such as after a foreign edit, is kept beside as `.damaged`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import threading
 from collections.abc import Mapping
@@ -36,24 +38,30 @@ class Catalog:
     def put(self, base: str, name: str, entry: Mapping[str, Any]) -> None:
         """Remember an adapter. Raises StoreError when the file cannot be written."""
         with self._lock:
-            kept = self._read()
+            kept = self._read(aside=True)
             kept.setdefault(base, {})[name] = dict(entry)
             self._write(kept)
 
     def drop(self, base: str, name: str) -> None:
         """Forget an adapter; its files stay."""
         with self._lock:
-            kept = self._read()
+            kept = self._read(aside=True)
             if kept.get(base, {}).pop(name, None) is not None:
                 self._write(kept)
 
-    def _read(self) -> dict[str, Entries]:
-        """What the file says; what does not fit, such as a foreign edit, is left out."""
+    def _read(self, aside: bool = False) -> dict[str, Entries]:
+        """What the file says; what does not fit, such as a foreign edit, is left out.
+
+        `aside` keeps a file that cannot be read, for it is written anew.
+        """
         if self._file is None:
             return self._kept
         try:
             found = json.loads(self._file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
+            if aside:
+                with contextlib.suppress(OSError):
+                    self._file.replace(self._file.with_name(f"{self._file.name}.damaged"))
             return {}
         bases = found.items() if isinstance(found, dict) else ()
         return {base: _entries(entries) for base, entries in bases}
@@ -79,7 +87,13 @@ class Catalog:
 def _entries(found: Any) -> Entries:
     rows = found.items() if isinstance(found, dict) else ()
     return {
-        name: entry
+        name: {key: value for key, value in entry.items() if key != "alpha" or _strength(value)}
         for name, entry in rows
         if isinstance(entry, dict) and isinstance(entry.get("path"), str)
     }
+
+
+def _strength(value: Any) -> bool:
+    """Is it an alpha, or nothing?"""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value is None or (number and 0 < value < math.inf)

@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from glm.dialects.base import Dialect, Parser
+from glm.dialects.chatglm2 import PlainParser
 from glm.engines.base import Chunk, Engine, Request, Stream
+from glm.errors import BadRequest
 from glm.messages import Conversation, Event, Finish, FinishReason, Sampling, Text, Usage
 
 
@@ -22,7 +24,8 @@ class Options:
     """What a request carries beside the conversation; see `glm.engines.base.Request`.
 
     `constrain`: a call the answer makes is one of the conversation's tools, and its arguments
-    follow the tool's schema.
+    follow the tool's schema. `raw`: the last message's text is continued as it is, without roles,
+    for models that were tuned on prompts and responses.
     """
 
     owner: str = ""
@@ -30,6 +33,7 @@ class Options:
     constraint: Any | None = None
     deadline: float | None = None
     constrain: bool = False
+    raw: bool = False
 
 
 def chat(
@@ -48,18 +52,31 @@ def chat(
     constraint = options.constraint
     if options.constrain and constraint is None and conversation.tools:
         constraint = _constraint(dialect, conversation)
-    prompt = dialect.prompt(conversation)
+    prompt, stop, parser = _way(dialect, conversation, options.raw)
     request = Request(
         prompt,
         sampling,
-        stop=dialect.stop,
+        stop=stop,
         adapter=options.adapter,
         constraint=constraint,
         owner=options.owner,
         deadline=options.deadline,
     )
-    parser = dialect.parser(conversation.tools)
     return EventStream(engine.submit(request), parser, prompt, sampling.stop)
+
+
+def _way(
+    dialect: Dialect, conversation: Conversation, raw: bool
+) -> tuple[tuple[int, ...], tuple[int, ...], Parser]:
+    """The ids to continue, those that end the answer, and what reads it."""
+    if not raw:
+        parser = dialect.parser(conversation.tools)
+        return dialect.prompt(conversation), dialect.stop, parser
+    if not conversation.messages:
+        raise BadRequest("raw text needs a message")
+    stop = tuple(dict.fromkeys((dialect.end, *dialect.stop)))
+    prompt = dialect.raw(conversation.messages[-1].content)
+    return prompt, stop, PlainParser(dialect.tokenizer, stop)
 
 
 def _constraint(dialect: Dialect, conversation: Conversation) -> Any:
@@ -90,6 +107,11 @@ class EventStream:
     @property
     def usage(self) -> Usage:
         return self._stream.usage
+
+    @property
+    def finished(self) -> bool:
+        """Whether its Finish was read."""
+        return self._finished
 
     def next(self, timeout: float | None = None) -> list[Event]:
         """Events that arrived, waiting up to `timeout` seconds; [] on timeout and after Finish."""

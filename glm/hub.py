@@ -33,6 +33,7 @@ _ALWAYS = (
     "chat_template.jinja",
 )
 _SAFETENSORS = ("model*.safetensors", "model.safetensors.index.json")
+_ADAPTERS = ("adapter_config.json", "chatglm-lora.pt", "pytorch_model.pt")
 _PICKLES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 
 
@@ -65,7 +66,7 @@ def cached_models() -> list[tuple[str, Path]]:
 
 
 def find_folders(root: str | Path, depth: int = 4, most: int = 200) -> list[Path]:
-    """Folders below `root` (itself too) that hold a config.json and weights, in order.
+    """Folders below `root` (itself too) with a config.json and weights, or an adapter, in order.
 
     Hidden folders and links are not entered, nor what lies below a checkpoint.
     """
@@ -73,7 +74,8 @@ def find_folders(root: str | Path, depth: int = 4, most: int = 200) -> list[Path
     waiting = [(Path(root).expanduser(), depth)]
     while waiting and len(found) < most:
         folder, left = waiting.pop(0)
-        if (folder / "config.json").is_file() and holds_weights(folder):
+        model = (folder / "config.json").is_file() and holds_weights(folder)
+        if model or any((folder / name).is_file() for name in _ADAPTERS):
             found.append(folder)
         elif left:
             waiting += [(inner, left - 1) for inner in _folders(folder)]

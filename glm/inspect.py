@@ -55,9 +55,14 @@ class Report:
 
 def inspect(path: str | Path) -> Report:
     """The report of a folder or file. What cannot be read is a fault in it, not an exception."""
-    place = Path(path).expanduser()
-    if not place.exists():
-        return Report(place, "unknown", "nothing", faults=(f"no file or folder at {place}",))
+    place, why = Path(path), ""
+    try:
+        place = place.expanduser()
+        found = place.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, nobody's home, a NUL
+        found, why = False, f" ({error})"
+    if not found:
+        return Report(place, "unknown", "nothing", faults=(f"no file or folder at {place}{why}",))
     ggufs = [place] if place.suffix == ".gguf" else sorted(place.glob("*.gguf"))
     if ggufs:
         return _gguf(place, ggufs[0])

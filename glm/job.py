@@ -37,6 +37,7 @@ class Job:
         self.started = 0.0
         self.finished = False
         self.abandoned = False
+        self.broken = False  # what it computed may be no number, and its cache serves nobody
         self._changed = threading.Condition()
         self._ready: list[int] = []
         self._last: Chunk | None = None

@@ -22,6 +22,8 @@ from glm.families import check_native
 from glm.recognise import ModelInfo
 from glm.serves import check_serves
 
+# Where transformers looks for an adapter, which it would put on the model unasked: nowhere.
+NO_ADAPTER = ".none"
 CHECKED_BYTES = 1 << 30  # weights up to this size are scanned for NaN as they are opened
 
 # What matters of the loading report is raised by load_model; the bars are the manager's to show.
@@ -115,6 +117,7 @@ def _from_pretrained(info: ModelInfo, plan: Plan) -> tuple[Any, Any]:
             str(info.path),
             config=config,
             local_files_only=True,
+            adapter_kwargs={"subfolder": NO_ADAPTER},
             use_safetensors=info.weights[0].suffix == ".safetensors",
             **options,
         )

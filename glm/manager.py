@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,12 +20,12 @@ from glm.adapters.values import Adapter
 from glm.catalog import Catalog
 from glm.chat import EventStream, Options, chat
 from glm.dialects import DIALECTS, Dialect, RoleToken
-from glm.dialects.raw import raw as raw_way
 from glm.engines.base import Engine
 from glm.errors import AdapterGone, CheckpointError, EngineError, GlmError, NotReady
 from glm.hub import fetch, is_hub_id
 from glm.memory import Memory, read_memory
 from glm.messages import Conversation, Sampling
+from glm.opening import AS_IS, Opener, Opening, family_defaults, open_engine, quantisation
 from glm.recognise import EMBEDDED, ModelInfo, recognise
 from glm.shelf import BASE, OF, Shelf, Shelved
 from glm.tokenizers import open_tokenizer
@@ -48,16 +49,6 @@ class ModelState:
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
-    """How a model is opened. `bits` 8 or 4 quantises it; `tokenizer` is another folder or file."""
-
-    device: str = "auto"
-    dtype: str = "auto"
-    bits: int | None = None
-    tokenizer: str | Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Loaded:
     """A model that answers."""
 
@@ -71,32 +62,11 @@ class Loaded:
     quantised: Any = None
 
 
-Opener = Callable[[ModelInfo, Opening], Engine]
-
-
-def open_engine(info: ModelInfo, how: Opening) -> Engine:
-    """Load the weights and start the worker. Brings torch."""
-    from glm.engines.local import LocalEngine
-    from glm.load import load_model
-
-    return LocalEngine(load_model(info, how.device, how.dtype, how.bits), context=info.context)
-
-
 def read_adapter(info: ModelInfo, engine: Engine, path: Path, alpha: float | None) -> Adapter:
     """An adapter's files, in terms of the model that the engine runs. Brings torch."""
     from glm.adapters.opening import open_adapter
 
     return open_adapter(path, info, engine.config, alpha)  # type: ignore[attr-defined]
-
-
-def quantisation(engine: Engine, info: ModelInfo, dialect: Dialect) -> Any:
-    """The error of a model that was just quantised; None for an engine that has no model here."""
-    model = getattr(engine, "model", None)
-    if model is None:
-        return None
-    from glm.quantisation_error import SAMPLE, measure
-
-    return measure(model, info, dialect.prompt(SAMPLE))
 
 
 class Manager:
@@ -109,7 +79,7 @@ class Manager:
     def __init__(
         self,
         model: str | Path | None = None,
-        how: Opening = Opening(),
+        how: Opening = AS_IS,
         *,
         adapter: str | Path | None = None,
         data: Path | None = None,
@@ -124,6 +94,7 @@ class Manager:
         self._changed = threading.Condition()
         self._loading = threading.Lock()  # one load at a time; a second waits for the first
         self._streams: weakref.WeakKeyDictionary[EventStream, Engine] = weakref.WeakKeyDictionary()
+        self._entering: list[Engine] = []  # one for each question on its way
         self._closed = False
 
     # ---- loading ----
@@ -150,7 +121,7 @@ class Manager:
         with self._loading:
             current, how = self._loaded, how or self._how
             wanted = str(model)
-            if current and how == current.how and wanted in _names(current, self._wanted):
+            if current and how == current.how and _is_open(current, wanted, self._wanted):
                 return current.info
             try:
                 loaded = self._load(wanted, how)
@@ -161,7 +132,9 @@ class Manager:
                 if isinstance(error, GlmError):
                     raise
                 raise CheckpointError(sentence) from error
-            self._wanted, self._how, self._default = wanted, how, BASE
+            if wanted != self._wanted or self._default not in loaded.shelf.addresses():
+                self._default = BASE
+            self._wanted, self._how = wanted, how
             self._swap(loaded)
             return loaded.info
 
@@ -174,9 +147,25 @@ class Manager:
             loaded, self._loaded = self._loaded, None
             self._state = ModelState("aside", message=why)
             self._changed.notify_all()
-            busy = loaded is not None and loaded.engine in self._streams.values()
-        if loaded and not busy:
-            loaded.engine.close()
+        if loaded:
+            self._let_go(loaded.engine)
+
+    def make_room(self, needed: int, why: str) -> bool:
+        """See that `needed` bytes are free: adapters are put away, then the model steps aside.
+
+        False when that is still too little. Of an accelerator where the model is on one.
+        """
+        if self._free_memory() >= needed:
+            return True
+        if (loaded := self._loaded) is not None:
+            loaded.shelf.put_all_away()
+            if self._free_memory() < needed:
+                self.step_aside(why)
+        return self._free_memory() >= needed
+
+    def _free_memory(self) -> int:
+        found = self.memory()
+        return found.device_free if found.device_total else found.free
 
     def come_back(self) -> ModelInfo:
         """Open what stepped aside. Raises CheckpointError."""
@@ -210,12 +199,11 @@ class Manager:
 
     def _swap(self, loaded: Loaded) -> None:
         with self._changed:
-            before, self._loaded = self._loaded, loaded
-            self._state = ModelState("ready", loaded.info)
-            self._changed.notify_all()
-            busy = before is not None and before.engine in self._streams.values()
-        if before and not busy:
-            before.engine.close()
+            before, self._loaded = self._loaded, None if self._closed else loaded
+            self._set(ModelState("ready", loaded.info))
+        for one in (before, loaded):
+            if one:
+                self._let_go(one.engine)
 
     def _progress(self, message: str, fraction: float | None) -> None:
         info = self._loaded.info if self._loaded else None
@@ -223,7 +211,8 @@ class Manager:
 
     def _set(self, state: ModelState) -> None:
         with self._changed:
-            self._state = state
+            if not self._closed:
+                self._state = state
             self._changed.notify_all()
 
     # ---- answering ----
@@ -292,28 +281,27 @@ class Manager:
         *,
         model: str = "base",
         options: Options | None = None,
-        raw: bool = False,
     ) -> EventStream:
         """Answer with a loaded model; returns at once. Raises NotReady and `Engine.submit`'s.
 
         `model` is one of `models()`, or `base:A+B` for a LoRA and a prefix together; BadRequest
-        names what there is. `raw`: the last message's text is continued as it is.
+        names what there is.
         """
-        loaded = self._ready()
-        dialect = raw_way(loaded.dialect, loaded.tokenizer) if raw else loaded.dialect
-        sampling, options = sampling or loaded.defaults, options or Options()
-        for tries in range(TRIES, 0, -1):
-            with_adapter = replace(options, adapter=loaded.shelf.key(model))
-            try:
-                stream = chat(loaded.engine, dialect, conversation, sampling, with_adapter)
-                break
-            except AdapterGone:
-                if tries == 1:
-                    raise
-        with self._changed:
-            self._streams[stream] = loaded.engine
-        weakref.finalize(stream, self._let_go, loaded.engine)
-        return stream
+        with self._using() as loaded:
+            sampling, options = sampling or loaded.defaults, options or Options()
+            engine, dialect = loaded.engine, loaded.dialect
+            for tries in range(TRIES, 0, -1):
+                with_adapter = replace(options, adapter=loaded.shelf.key(model))
+                try:
+                    stream = chat(engine, dialect, conversation, sampling, with_adapter)
+                    break
+                except AdapterGone:
+                    if tries == 1:
+                        raise
+            with self._changed:
+                self._streams[stream] = engine
+            weakref.finalize(stream, self._let_go, engine)
+            return stream
 
     def count(self, text: str) -> int:
         """How many tokens a text has; 0 before a model is loaded."""
@@ -335,6 +323,19 @@ class Manager:
         for engine in {loaded.engine, *engines} if loaded else engines:
             engine.close()
 
+    @contextmanager
+    def _using(self) -> Iterator[Loaded]:
+        """The present model, which stays open meanwhile. Raises NotReady."""
+        with self._changed:
+            loaded = self._ready()
+            self._entering.append(loaded.engine)
+        try:
+            yield loaded
+        finally:
+            with self._changed:
+                self._entering.remove(loaded.engine)
+            self._let_go(loaded.engine)
+
     def _ready(self) -> Loaded:
         loaded = self._loaded
         if loaded is None:
@@ -346,33 +347,18 @@ class Manager:
         return loaded
 
     def _let_go(self, engine: Engine) -> None:
-        """After a stream: a replaced engine ends with its last answer."""
+        """A replaced engine ends with its last answer."""
         with self._changed:
             current = self._loaded.engine if self._loaded else None
-            idle = engine is not current and engine not in self._streams.values()
+            writing = [its for stream, its in self._streams.items() if not stream.finished]
+            idle = engine is not current and engine not in (*writing, *self._entering)
         if idle:
             engine.close()
 
 
-def _names(loaded: Loaded, wanted: str) -> tuple[str, ...]:
-    """Under which names the present model is asked for."""
-    return loaded.info.name, str(loaded.info.path), wanted
-
-
-def family_defaults(info: ModelInfo, dialect: Dialect) -> Sampling:
-    """The dialect's defaults, changed by the checkpoint's generation_config.json."""
-    import json
-
-    file = info.path / "generation_config.json"
-    try:
-        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        config = {}
-    limit = min(dialect.defaults.max_tokens, max(1, info.context // 2))
-    changes: dict[str, Any] = {"max_tokens": limit}
-    for key in ("temperature", "top_p", "top_k", "repetition_penalty"):
-        if isinstance(config.get(key), int | float):
-            changes[key] = config[key]
-    if config.get("do_sample") is False:
-        changes["temperature"] = 0.0
-    return replace(dialect.defaults, **changes)
+def _is_open(loaded: Loaded, asked: str, wanted: str) -> bool:
+    """Is this what is loaded, under the words it was opened with, its path, or its bare name?"""
+    place = Path(asked).expanduser()
+    if asked == wanted or place.resolve() == loaded.info.path.resolve():
+        return True
+    return asked == loaded.info.name and not place.exists()

@@ -7,8 +7,9 @@ from typing import Any, Self
 
 from glm.chat import EventStream, Options
 from glm.errors import EngineError
-from glm.manager import Manager, Opener, Opening, open_engine
+from glm.manager import Manager
 from glm.messages import Conversation, Finish, Message, Sampling
+from glm.opening import Opener, Opening, open_engine
 from glm.recognise import EMBEDDED
 
 History = list[dict[str, Any]]
@@ -64,9 +65,9 @@ class Model:
         from dataclasses import replace
 
         defaults: Sampling = self.manager.defaults()
-        options = Options(constrain=constrain)
+        options = Options(constrain=constrain, raw=raw)
         wanted = replace(defaults, **sampling)
-        return self.manager.chat(conversation, wanted, model=self.address, options=options, raw=raw)
+        return self.manager.chat(conversation, wanted, model=self.address, options=options)
 
     def close(self) -> None:
         self.manager.close()

@@ -73,7 +73,7 @@ def fetch(model_id: str, wanted: Sequence[Sequence[str]], progress: Progress | N
             folder.mkdir(parents=True, exist_ok=True)
             bar = _Bar(model_id, sum(int(file["Size"]) for file in chosen), progress)
             for file in chosen:
-                url = f"{_endpoint()}/api/v1/models/{name}/repo"
+                url = f"{endpoint()}/api/v1/models/{name}/repo"
                 query = {"Revision": "master", "FilePath": file["Path"]}
                 _bring(_Transfer(session, url, query, bar), folder / file["Path"], file)
             return folder
@@ -121,7 +121,8 @@ def _complete(folder: Path) -> bool:
 # ---- the file API --------------------------------------------------------------------------
 
 
-def _endpoint() -> str:
+def endpoint() -> str:
+    """The address of ModelScope, as the environment has it."""
     domain = os.environ.get("MODELSCOPE_DOMAIN", "www.modelscope.cn")
     return os.environ.get("MODELSCOPE_ENDPOINT", f"https://{domain}").rstrip("/")
 
@@ -129,7 +130,7 @@ def _endpoint() -> str:
 def _listed(session: Any, model_id: str) -> tuple[str, list[dict[str, Any]]]:
     """The name under which ModelScope has the model, and its files."""
     for name in _names(model_id):
-        url = f"{_endpoint()}/api/v1/models/{name}/repo/files"
+        url = f"{endpoint()}/api/v1/models/{name}/repo/files"
         query = {"Revision": "master", "Recursive": "true"}
         answer = session.get(url, params=query, timeout=30)
         if answer.status_code == 404:

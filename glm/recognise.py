@@ -61,10 +61,23 @@ def recognise(path: str | Path, tokenizer: str | Path | None = None) -> ModelInf
 
     `tokenizer` is another folder (or file) to take the tokenizer from (`TOKENIZER_PATH`).
     """
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        raise CheckpointError(f"no folder at {folder}")
+    try:
+        folder = Path(path).expanduser()
+        if not folder.is_dir():
+            raise CheckpointError(f"no folder at {folder}")
+    except (OSError, RuntimeError, ValueError) as error:  # too long, nobody's home, a NUL
+        raise CheckpointError(f"no folder at {str(path)[:100]} ({error})") from error
     config = _config(folder)
+    try:
+        return _recognised(folder, config, tokenizer)
+    except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
+        file = folder / "config.json"  # where a text stands for a number, a number for a list
+        raise CheckpointError(f"{file} has a value that no model has: {error}") from error
+
+
+def _recognised(
+    folder: Path, config: dict[str, Any], tokenizer: str | Path | None = None
+) -> ModelInfo:
     place = Path(tokenizer).expanduser() if tokenizer else folder
     clues = _clues(config, folder, place)
     family = tell(clues, folder)
@@ -242,6 +255,12 @@ def _context(config: dict[str, Any]) -> tuple[int, str]:
     slides = "sliding_attention" in layers if layers else config.get("use_sliding_window", True)
     if window and slides and window < length:
         return window, f"; its attention slides, so only {window} of {length} tokens are used"
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if "longrope" in (rope.get("rope_type"), rope.get("type")):
+        # Beyond it all rows of a step and what they have kept would turn by other angles.
+        first = _number({**config, **rope}, "original_max_position_embeddings") or length
+        if first < length:
+            return first, f"; beyond {first} of {length} tokens its positions turn otherwise"
     return length, ""
 
 

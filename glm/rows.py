@@ -70,13 +70,17 @@ class Rows:
         if layer == len(self.keys):
             self.keys.append(self._room(keys))
             self.values.append(self._room(values))
+        elif self.keys[layer].device != keys.device:  # begun where the first layer is
+            self.keys[layer] = self.keys[layer].to(keys.device)
+            self.values[layer] = self.values[layer].to(keys.device)
         rows, stop = slice(self._row, self._row + self._rows), self._stop
         out = []
         for held, new in ((self.keys[layer], keys), (self.values[layer], values)):
             if self._where is None:
                 held[rows, :, self._start : stop] = new
             else:
-                held[self._where[0], :, self._where[1]] = new[:, :, 0]
+                row, column = (index.to(held.device) for index in self._where)
+                held[row, :, column] = new[:, :, 0]
             out.append(held[rows, :, :stop])
         return out[0], out[1]
 
@@ -106,6 +110,11 @@ class Rows:
                 if layer == len(mine):
                     mine.append(self._room(source))
                 mine[layer][row, :, :length] = source[other_row, :, :length]
+
+    def clear(self, row: int) -> None:
+        """Zero a row that may hold NaN: who has it next sees its rest through a mask."""
+        for layer in (*self.keys, *self.values):
+            layer[row].zero_()
 
     def copy(self, row: int, length: int) -> Rows:
         """A cache of its own with `length` positions of one row."""

@@ -9,6 +9,7 @@ depend on the company. It does not promise to interrupt a step that has begun.
 
 from __future__ import annotations
 
+import gc
 import inspect
 import logging
 import threading
@@ -116,8 +117,16 @@ class Scheduler:
         for job in waiting:
             job.finish("error", CLOSED)
         self._end(self._slots.jobs, CLOSED)
-        self._forget()
+        self._leave_memory()
+
+    def _leave_memory(self) -> None:
+        """Let go of the model: nothing in here holds it, nor does it hold itself."""
+        tangled = hasattr(self.model, "hf_device_map")  # accelerate's hooks go in circles
         self.model = None
+        self.seats.close()
+        if tangled:
+            gc.collect()
+        self._forget()
 
     def _round(self) -> None:
         self._release()
@@ -255,10 +264,10 @@ class Scheduler:
         constraint = job.sampler.constraint
         if job.finished:
             return False
-        if id is None and constraint is None:
-            raise EngineError(NOT_FINITE)
         if id is None:
-            job.finish("error", "the answer's constraint allows no token here")
+            job.broken = True
+            nothing = "the answer's constraint allows no token here"
+            job.finish("error", NOT_FINITE if constraint is None else nothing)
             return False
         if constraint is not None:
             try:

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from glm.adapters.values import Adapter, Prefix
-from glm.errors import AdapterGone, BadRequest
-from glm.lora_bank import LoraBank
+from glm.errors import AdapterGone, BadRequest, EngineError
+from glm.lora_bank import CLOSED, LoraBank
 
 JOIN = "+"
 
@@ -52,7 +52,9 @@ class Seats:
         self._lock = threading.Lock()
 
     def add(self, key: str, adapter: Adapter) -> None:
-        """Make an adapter ready. Raises BadRequest when it does not fit the model."""
+        """Make an adapter ready. Raises BadRequest when it does not fit the model, EngineError
+        after `close`.
+        """
         prefix = adapter.prefix and self._fitting(adapter.prefix)
         row = self.bank.put(adapter.lora) if adapter.lora else 0
         seat = Seat(key, row, prefix)
@@ -84,6 +86,13 @@ class Seats:
                 found = self._joined[key] = _joined(key, parts)
             return found
 
+    def close(self) -> None:
+        """Let go of the model and of all adapters."""
+        self.bank.close()
+        self._model = None
+        with self._lock:
+            self._seats.clear()
+
     def bytes(self) -> int:
         """Memory that the adapters take."""
         with self._lock:
@@ -94,13 +103,16 @@ class Seats:
 
     def _fitting(self, prefix: Prefix) -> Prefix:
         """The prefix in the model's number type, on its device."""
-        have, want = tuple(prefix.keys.shape), cache_shape(self._model.config)
+        model = self._model
+        if model is None:
+            raise EngineError(CLOSED)
+        have, want = tuple(prefix.keys.shape), cache_shape(self.config)
         if (have[0], have[1], have[3]) != want:
             raise BadRequest(
                 "the prefix has {} layers, {} heads of {}; the model has {} layers, "
                 "{} heads of {}".format(have[0], have[1], have[3], *want)
             )
-        like = {"dtype": self._model.dtype, "device": self._model.device}
+        like = {"dtype": model.dtype, "device": model.device}
         return Prefix(prefix.keys.to(**like), prefix.values.to(**like))
 
 

@@ -11,7 +11,7 @@ import itertools
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,18 +83,21 @@ class Shelf:
             raise BadRequest(f"{name!r} is no name for an adapter; use letters, digits and - . _")
         with self._loading:
             item = Shelved(self._name(path, name), path, alpha)
+            if alpha is None:
+                item.alpha = self._alpha(path)
             self._open(item)
-        self._catalog.put(self._base, item.name, {"path": str(path), "alpha": alpha})
+            self._catalog.put(self._base, item.name, {"path": str(path), "alpha": item.alpha})
         return item
 
     def remove(self, name: str) -> None:
         """Forget an adapter; answers that have it go on. Raises BadRequest for an unknown name."""
-        with self._lock:
-            item = self._items.pop(name, None)
-        if item is None:
-            raise self._unknown(name)
-        self._put_away(item)
-        self._catalog.drop(self._base, name)
+        with self._loading:  # who reads it just now would put it back
+            with self._lock:
+                item = self._items.pop(name, None)
+            if item is None:
+                raise self._unknown(name)
+            self._put_away(item)
+            self._catalog.drop(self._base, name)
 
     def key(self, model: str) -> str | None:
         """The engine's key for an address; reads the file of an adapter that was put away.
@@ -106,9 +109,11 @@ class Shelf:
         base, _, names = model.partition(OF)
         if base != BASE or not names:
             raise self._unknown(model)
-        return JOIN.join(map(self._version, names.split(JOIN)))
+        together = names.split(JOIN)
+        return JOIN.join(self._version(name, together) for name in together)
 
-    def _version(self, name: str) -> str:
+    def _version(self, name: str, together: Sequence[str]) -> str:
+        """That of one adapter; to make room for it, none of those it is named with is put away."""
         with self._lock:
             item = self._items.get(name)
             if item is None:
@@ -117,11 +122,15 @@ class Shelf:
             if item.version:
                 return item.version
         with self._loading:
+            with self._lock:
+                item = self._items.get(name)  # it may have gone or come anew meanwhile
+            if item is None:
+                raise self._unknown(name)
             if not item.version:
-                self._open(item)
+                self._open(item, together)
             return item.version
 
-    def _open(self, item: Shelved) -> None:
+    def _open(self, item: Shelved, together: Sequence[str] = ()) -> None:
         """Read the files into the engine; what was there under this name is replaced."""
         try:
             adapter = self._read(item.path, item.alpha)
@@ -137,28 +146,41 @@ class Shelf:
             item.bytes = adapter.bytes
             self._items[item.name] = item
             self._items.move_to_end(item.name)
-            over = self._over(item)
+            over = self._over({item.name, *together})
         if old:
             self._engine.remove_adapter(old)
         for other in over:
             self._put_away(other)
 
-    def _over(self, newest: Shelved) -> list[Shelved]:
-        """The least recently used that no longer fit beside the newest."""
-        loaded = [item for item in self._items.values() if item.version and item is not newest]
-        used = sum(item.bytes for item in (*loaded, newest))
+    def _over(self, wanted: Collection[str]) -> list[Shelved]:
+        """The least recently used that do not fit beside those that are wanted now."""
+        loaded = [item for item in self._items.values() if item.version]
+        used = sum(item.bytes for item in loaded)
         out = []
         for item in loaded:
             if used <= self._limit:
                 break
-            used -= item.bytes
-            out.append(item)
+            if item.name not in wanted:
+                used -= item.bytes
+                out.append(item)
         return out
+
+    def put_all_away(self) -> None:
+        """Give their memory free; each is read again when somebody chooses it."""
+        with self._loading:
+            for item in self.all():
+                self._put_away(item)
 
     def _put_away(self, item: Shelved) -> None:
         version, item.version = item.version, ""
         if version:
             self._engine.remove_adapter(version)
+
+    def _alpha(self, path: Path) -> float | None:
+        """The alpha that was said for a path before."""
+        with self._lock:
+            known = [item.alpha for item in self._items.values() if item.path == path]
+        return next((alpha for alpha in known if alpha is not None), None)
 
     def _name(self, path: Path, wanted: str) -> str:
         """A name that nothing else has; an adapter that is known by its path keeps its own."""

@@ -79,8 +79,11 @@ class Slots:
             self.prefilling.remove(job)
             rows, job.rows = job.rows, None
         else:
-            rows = self._take_row(self.decoding.index(job), job.width)
-        if rows is not None and job.filled and self.reuse:
+            row = self.decoding.index(job)
+            if job.broken:
+                self.batch.clear(row)
+            rows = self._take_row(row, job.width)
+        if rows is not None and job.filled and self.reuse and not job.broken:
             self._keep(Kept(job.request.adapter, job.ids[: job.filled], rows))
             self._trim()
 

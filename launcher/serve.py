@@ -130,7 +130,8 @@ def make_access(options: Options, data: Path, password: str) -> Access:
 
 def make_app(options: Options, data: Path) -> App:
     """The model's manager (not started), the store and the tools."""
-    from glm.manager import Manager, Opening
+    from glm.manager import Manager
+    from glm.opening import Opening
     from glm.store import Store
     from tools.workshop import Workshop
 

@@ -19,11 +19,14 @@ from transformers import (
 )
 
 from glm import device, load
+from glm.adapters.sources import find
 from glm.engines.base import Request
 from glm.engines.local import LocalEngine
 from glm.errors import CheckpointError
+from glm.inspect import inspect
 from glm.load import load_model, make_plan
-from glm.manager import Manager, Opening
+from glm.manager import Manager
+from glm.opening import Opening
 from glm.recognise import recognise
 from glm.tokenizers import open_tokenizer
 from tests.dialect_desk import CHATML
@@ -355,3 +358,33 @@ def test_a_packed_checkpoint_is_told_by_its_bits_and_unpacked_under_the_hub_s_na
         assert info.packed_bits == (bits or None)
         state = load_model(info, "cpu", "float32").state_dict()
         assert all(torch.equal(state[name], plain[name]) for name in plain)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("architectures", True),
+        ("padded_vocab_size", "many"),
+        ("kv_channels", [1]),
+        ("layer_types", [1]),
+        ("sliding_window", "wide"),
+        ("num_attention_heads", 0),
+    ],
+)
+def test_a_config_with_a_value_of_another_kind_is_refused_by_its_name(tmp_path, key, value):
+    folder = write_checkpoint(tmp_path / "odd")
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    config.pop("kv_channels")
+    file.write_text(json.dumps({**config, key: value}))
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        recognise(folder)
+
+
+@pytest.mark.parametrize("path", ["x" * 300, "~nobody-of-that-name/model", "a\0b"])
+def test_a_path_that_no_folder_can_have_is_refused(path):
+    with pytest.raises(CheckpointError, match="no folder at"):
+        recognise(path)
+    with pytest.raises(CheckpointError, match="no adapter at"):
+        find(path)
+    assert inspect(path).faults

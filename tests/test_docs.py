@@ -34,6 +34,12 @@ RUN_BY = {
         "test_convert.py::test_the_command_writes_and_tells_the_verdict"
     ),
     "python -m finetune.pretrain.score": "test_docs.py::test_a_module_explains_itself",
+    "bash finetune/finetune_lora.sh --help": (
+        "test_docs.py::test_a_script_is_sound_and_explains_itself"
+    ),
+    "python -m finetune.doctor assets/data/tools_en.jsonl": (
+        "test_doctor.py::test_the_shipped_samples_have_no_errors"
+    ),
 }
 
 

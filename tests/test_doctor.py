@@ -291,3 +291,9 @@ def test_the_command_line_explains_itself():
         command = [sys.executable, "-m", module, "--help"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         assert "Exit code" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["tools_en", "tools_zh", "chat"])
+def test_the_shipped_samples_have_no_errors(name, capsys):
+    assert main([f"assets/data/{name}.jsonl"]) < 2
+    assert name in capsys.readouterr().out

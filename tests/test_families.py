@@ -12,8 +12,9 @@ from glm.engines.local import LocalEngine
 from glm.families import FAMILIES as ROWS
 from glm.families import Clues, tell
 from glm.load import load_model
-from glm.manager import Manager, Opening
+from glm.manager import Manager
 from glm.messages import Conversation, Finish, Message, Sampling, ToolSpec
+from glm.opening import Opening
 from glm.recognise import recognise
 from glm.tokenizers import open_tokenizer
 from tests.tiny_families import FAMILIES, ICE, write

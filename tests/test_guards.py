@@ -94,6 +94,9 @@ PLACES = {
         "glm/engines/remote.py",
         "tools/builtin/get_weather.py",
     ),
+    "rjieba": ("finetune/metrics.py",),
+    "rouge_score": ("finetune/metrics.py",),
+    "nltk": ("finetune/metrics.py",),
     "mdtex2html": ("glm/markdown.py", "demo/", "glm/exchange.py"),
     "latex2mathml": ("glm/markdown.py", "demo/", "glm/exchange.py"),
 }
@@ -128,7 +131,7 @@ WITHOUT_TORCH = (
     "glm.adapters.sources", "glm.adapters.card",
     "finetune.config", "finetune.run", "finetune.inference", "finetune.options_page",
     "finetune.doctor", "finetune.convert", "finetune.formats", "finetune.rows",
-    "finetune.resume",
+    "finetune.metrics", "finetune.evaluate", "finetune.probe", "finetune.resume",
     "tools.builtin", "tools.workshop", "api.server", "api.access", "demo.app",
 )  # fmt: skip
 

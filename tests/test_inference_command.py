@@ -15,8 +15,8 @@ from finetune import inference
 from finetune.inference import Asking, read
 from finetune.options import BadConfig
 from glm.adapters.values import Adapter, AdapterInfo
+from glm.chat import Options, chat
 from glm.dialects import DIALECTS
-from glm.dialects.raw import raw
 from glm.engines.fake import FakeEngine
 from glm.errors import BadRequest
 from glm.messages import Conversation, Message
@@ -137,33 +137,24 @@ def test_an_answer_that_fails_ends_with_its_sentence(engine, capsys):
     assert "no memory" in capsys.readouterr().out
 
 
-# ---- raw text ----
-
-
-def test_a_response_and_eos_are_what_raw_text_learns():
-    pairs = raw(DIALECTS["chatglm3"](TOKENS), TOKENS)
-    talk = Conversation((Message("user", "1+1?"), Message("assistant", "2")))
-    prompt, answer = pairs.render(talk)
-    assert prompt.ids == pairs.prompt(talk) and not prompt.learn
-    assert answer.ids == (*TOKENS.encode("2"), TOKENS.eos) and answer.learn
-
-
 def test_raw_text_needs_a_text():
-    pairs = raw(DIALECTS["chatglm3"](TOKENS), TOKENS)
-    with pytest.raises(BadRequest, match="needs a message of the user"):
-        pairs.prompt(Conversation())
+    fake = FakeEngine([])
+    with pytest.raises(BadRequest, match="raw text needs a message"):
+        chat(fake, DIALECTS["chatglm3"](TOKENS), Conversation(), options=Options(raw=True))
 
 
-def test_control_tokens_that_a_prompt_spells_stay_text():
-    pairs = raw(DIALECTS["chatglm3"](TOKENS), TOKENS)
-    ids = pairs.prompt(Conversation((Message("user", "<|user|>[gMASK]"),)))
-    assert not any(TOKENS.is_special(token) for token in ids[2:])
+def test_control_tokens_that_a_raw_prompt_spells_stay_text(engine):
+    assert inference.main(["--raw", "--prompt", "<|user|>[gMASK]"]) == 0
+    assert not any(TOKENS.is_special(token) for token in engine.seen[0].prompt[2:])
 
 
-def test_the_first_model_asks_raw_by_its_own_language():
-    tokens = tiny_ice()
-    dialect = DIALECTS["chatglm"](tokens)
-    assert raw(dialect, tokens) is dialect
+def test_the_first_model_asks_raw_as_it_asks_a_first_question():
+    dialect = DIALECTS["chatglm"](tiny_ice())
+    question = Conversation((Message("user", "你好"),))
+    fake = FakeEngine([[], []])
+    chat(fake, dialect, question, options=Options(raw=True))
+    assert fake.seen[0].prompt == dialect.prompt(question)
+    assert fake.seen[0].stop == dialect.stop
 
 
 # ---- with the embedded model ----

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from glm.device import pick_device, pick_dtype
 from glm.errors import CheckpointError
+from glm.export import Wanted, export
 from glm.load import load_model
-from glm.recognise import recognise
+from glm.recognise import EMBEDDED, recognise
+from tests.adapter_desk import LORA, random, write_peft
 from tests.shared_files import CHATGLM3_TOKENIZER, GOLDEN
 from tests.tiny_checkpoint import write_checkpoint
 
@@ -189,3 +192,27 @@ def test_chatglm2_32k_divides_positions_and_chatglm3_32k_scales_the_base(tmp_pat
     two, three = (load_model(recognise(f)).config.rope_parameters for f in (long2, long3))
     assert (two["rope_type"], two["factor"], two["rope_theta"]) == ("linear", 4.0, 10000.0)
     assert (three["rope_type"], three["rope_theta"]) == ("default", 500000.0)
+
+
+@pytest.mark.parametrize("layout", ["original", "native"])
+def test_an_adapter_in_the_folder_of_its_model_does_not_change_the_model(tmp_path, layout):
+    """transformers would put it on by itself; here it is opened as an adapter, by choice."""
+    folder = tmp_path / "model"
+    if layout == "original":
+        shutil.copytree(EMBEDDED, folder)
+    else:
+        export(Wanted(EMBEDDED, folder, to="native"))
+    plain = load_model(recognise(folder), "cpu")
+    tensors = {}
+    for name, module in plain.named_modules():
+        if name.endswith("q_proj"):
+            key = f"base_model.model.{name}.lora_"
+            tensors[f"{key}A.weight"] = random(4, module.in_features)
+            tensors[f"{key}B.weight"] = random(module.out_features, 4)
+    base = {"base_model_name_or_path": "other/model", "task_type": "CAUSAL_LM"}
+    write_peft(folder, tensors, {**LORA, **base, "target_modules": ["q_proj"]})
+    again = load_model(recognise(folder), "cpu")
+    assert dict(again.named_modules()).keys() == dict(plain.named_modules()).keys()
+    ids = torch.arange(5, 15)[None]
+    with torch.inference_mode():
+        assert torch.equal(again(input_ids=ids).logits, plain(input_ids=ids).logits)

@@ -146,3 +146,59 @@ def test_one_python_call_chats(folders, opener):
     assert text == again == "I am one"
     assert [m["role"] for m in longer] == ["user", "assistant"] * 2
     assert longer[:2] == history
+
+
+@pytest.mark.parametrize("leave", ["replace", "aside"])
+def test_a_question_on_its_way_keeps_the_model_it_was_asked(folders, opener, leave):
+    manager = Manager(folders[0], opener=opener)
+    manager.open(folders[0])
+    dialect = manager._loaded.dialect
+    prompt = dialect.prompt
+
+    def slowly(conversation):  # and meanwhile somebody changes the model
+        dialect.prompt = prompt
+        manager.open(folders[1]) if leave == "replace" else manager.step_aside("training")
+        assert not opener.engines["one"].closed
+        return prompt(conversation)
+
+    dialect.prompt = slowly
+    stream = manager.chat(ASK)
+    assert say(stream) == "I am one"
+    del stream
+    gc.collect()
+    assert opener.engines["one"].closed
+
+
+def test_a_question_that_is_refused_leaves_the_model_before_it_free(folders, opener):
+    manager = Manager(folders[0], opener=opener)
+    manager.open(folders[0])
+
+    def refuse(conversation):
+        manager.step_aside("training")
+        raise BadRequest("no")
+
+    manager._loaded.dialect.prompt = refuse
+    with pytest.raises(BadRequest):
+        manager.chat(ASK)
+    assert opener.engines["one"].closed
+
+
+def test_an_answer_that_has_ended_holds_no_model_though_somebody_keeps_it(folders, opener):
+    manager = Manager(folders[0], opener=opener)
+    manager.open(folders[0])
+    stream = manager.chat(ASK)
+    say(stream)
+    manager.step_aside("training")
+    assert opener.engines["one"].closed
+
+
+def test_a_model_that_arrives_after_the_end_is_closed(folders, opener):
+    manager = Manager(folders[0], opener=opener)
+    opener.gate.clear()
+    loader = threading.Thread(target=manager.open, args=(folders[0],))
+    loader.start()
+    manager.close()
+    opener.gate.set()
+    loader.join(10)
+    assert opener.engines["one"].closed
+    assert manager.state().status == "failed"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -200,3 +202,42 @@ def test_an_adapter_does_not_mix_with_what_another_visitor_gets(one, tmp_path):
     for model, stream in streams:
         list(stream)
         assert tuple(stream.produced) == want[model]
+
+
+def test_a_model_that_had_an_adapter_leaves_the_memory_with_its_engine(one, tmp_path):
+    """At once: a garbage collection may be hours away."""
+    one.add_adapter(tmp_path / "red")
+    said(one, "base:red")
+    model = weakref.ref(one._loaded.engine.model)
+    gc.collect()
+    gc.disable()
+    try:
+        one.step_aside("training")
+        assert model() is None
+    finally:
+        gc.enable()
+    one.come_back()
+    assert said(one, "base:red") != said(one)
+
+
+def test_the_adapter_given_at_the_start_answers_again_after_a_pause(base, tmp_path, read):
+    (tmp_path / "red").mkdir()
+    manager = Manager(base, adapter=tmp_path / "red")
+    manager._start()
+    assert manager.default == "base:red"
+    manager.step_aside("training")
+    manager.come_back()
+    assert manager.default == "base:red"
+    manager.close()
+
+
+def test_room_is_made_by_adapters_first_and_the_model_last(one, tmp_path, monkeypatch):
+    one.add_adapter(tmp_path / "red")
+    free = iter([10, 30, 30, 10, 10, 40])
+    monkeypatch.setattr(Manager, "_free_memory", lambda self: next(free))
+    assert one.make_room(20, "training")
+    assert not one.adapters()[0].loaded and one.state().status == "ready"
+    assert one.make_room(20, "training") is True
+    assert one.state().status == "aside" and one.state().message == "training"
+    one.come_back()
+    assert said(one, "base:red")

@@ -313,3 +313,12 @@ def test_no_event_of_the_tab_is_taken_for_the_end_of_a_visit(desk):
     ]
     assert set(named) <= {"Opening.on_unload", "ToolsTab.on_unload"}
     page.close()
+
+
+@pytest.mark.parametrize("variable", ["GLM_USE_MODELSCOPE", "VLLM_USE_MODELSCOPE"])
+def test_the_page_names_the_hub_that_is_asked(monkeypatch, variable):
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    monkeypatch.delenv("MODELSCOPE_ENDPOINT", raising=False)
+    assert model_finds.hub()[0] == "https://huggingface.co"
+    monkeypatch.setenv(variable, "1")
+    assert model_finds.hub()[0] == "https://www.modelscope.cn"

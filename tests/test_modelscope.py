@@ -191,7 +191,11 @@ def test_checkpoints_below_a_folder_are_found(tmp_path):
     checkpoint(tmp_path / "1" / "2" / "3" / "4" / "too-deep")
     (tmp_path / "loop").symlink_to(tmp_path)
     (tmp_path / "config.json").write_text("{}")  # no weights beside it
-    assert find_folders(tmp_path) == [deep, near]
+    adapters = [tmp_path / "run" / "adapter", tmp_path / "run" / "old"]
+    for folder, name in zip(adapters, ("adapter_config.json", "chatglm-lora.pt"), strict=True):
+        folder.mkdir(parents=True)
+        (folder / name).touch()
+    assert find_folders(tmp_path) == [deep, near, *adapters]
     assert find_folders(near) == [near]
     assert find_folders(tmp_path / "nothing") == []
     assert len(find_folders(tmp_path, most=1)) == 1

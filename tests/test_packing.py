@@ -1,10 +1,15 @@
 """A packed batch gives the loss and the gradients of its rows one by one; the naive ways do not."""
 
+import copy
+
 import pytest
 import torch
+from transformers import MistralConfig, MistralForCausalLM
 
 from finetune.collate import Collator
+from finetune.row_attention import attend_by_rows
 from tests.tiny_chatglm1 import tiny_chatglm1
+from tests.tiny_glm import VOCABULARY
 from tests.tiny_training import LENGTHS, apart, loss_and_gradients, rows, train_glm
 
 ROWS = rows()
@@ -27,9 +32,13 @@ def one_by_one(collate=Collator(), given=ROWS):  # noqa: B008
     return out
 
 
-@pytest.fixture(scope="module", params=["sdpa", "eager"])
+@pytest.fixture(scope="module", params=["sdpa", "eager", "by rows"])
 def model(request):
-    return train_glm(attn_implementation=request.param)
+    if request.param != "by rows":
+        return train_glm(attn_implementation=request.param)
+    model = train_glm(attn_implementation="sdpa")
+    assert attend_by_rows(model)
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +61,10 @@ NAIVE = {
 
 
 @pytest.mark.parametrize("change", NAIVE.values(), ids=NAIVE)
-def test_the_naive_ways_of_packing_mix_the_rows(model, wanted, change):
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_the_naive_ways_of_packing_mix_the_rows(attention, change):
+    model = train_glm(attn_implementation=attention)
+    wanted = loss_and_gradients(model, one_by_one())
     loss, gradients = loss_and_gradients(model, [WAYS["one line"] | change])
     assert abs(loss - wanted[0]) > 1e-3 or apart(gradients, wanted[1]) > 1e-2
 
@@ -85,3 +97,52 @@ def test_rows_of_chatglm1_stay_apart_with_their_two_positions(way):
     assert batch["position_ids"].dim() == 3
     loss, gradients = loss_and_gradients(model, [batch])
     assert abs(loss - wanted[0]) < 1e-4 and apart(gradients, wanted[1]) < 1e-4
+
+
+# ---- attention row by row --------------------------------------------------------------------
+
+
+def by_rows(model):
+    """The same model, attending row by row."""
+    other = copy.deepcopy(model)
+    assert attend_by_rows(other)
+    return other
+
+
+def windowed():
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+    config = MistralConfig(vocab_size=VOCABULARY, sliding_window=4, **sizes, **heads)
+    return MistralForCausalLM(config).train()
+
+
+@pytest.mark.parametrize("batch", WAYS.values(), ids=WAYS)
+def test_a_window_of_attention_is_kept(batch):
+    model = windowed()
+    wanted = loss_and_gradients(model, [batch])
+    loss, gradients = loss_and_gradients(by_rows(model), [batch])
+    assert abs(loss - wanted[0]) < 1e-5 and apart(gradients, wanted[1]) < 1e-5
+
+
+def test_attention_by_rows_makes_no_mask_of_a_whole_line():
+    model, seen = by_rows(train_glm(attn_implementation="sdpa")), []
+    attention = model.model.layers[0].self_attn
+    keep = lambda _, __, given: seen.append(given["attention_mask"])  # noqa: E731
+    attention.register_forward_pre_hook(keep, with_kwargs=True)
+    model(**WAYS["one line"], use_cache=False)
+    model(**WAYS["padded left"], use_cache=False)
+    assert seen[0] is None and seen[1] is not None
+
+
+def test_answers_are_generated_as_before():
+    model = train_glm(attn_implementation="sdpa").eval()
+    batch = Collator(side="left").padded(ROWS)
+    options = {"max_new_tokens": 6, "do_sample": False, "attention_mask": batch["attention_mask"]}
+    wanted = model.generate(batch["input_ids"], **options)
+    assert torch.equal(by_rows(model).generate(batch["input_ids"], **options), wanted)
+
+
+def test_a_model_on_other_attention_is_left_as_it_is():
+    model = train_glm(attn_implementation="eager")
+    assert not attend_by_rows(model) and model.config._attn_implementation == "eager"

@@ -1,4 +1,4 @@
-"""No isolation is trusted that shows programs the data folder."""
+"""What programs in the sandbox are shown: never the data folder, always the Python they run on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tools import sandbox
+from tools.sandbox import Job
 
 
 @pytest.mark.parametrize("kind", ["bubblewrap", "landlock"])
@@ -18,3 +19,11 @@ def test_a_data_folder_among_the_files_of_python_is_refused(monkeypatch, tmp_pat
         found = sandbox.probe(kind, data=data)
         assert found.kind == "off" and "the data folder lies among" in found.sentence
     assert sandbox.probe(kind, data=tmp_path / "data").kind == kind
+
+
+def test_a_program_below_tmp_is_not_hidden_by_the_empty_tmp_of_the_sandbox(tmp_path, monkeypatch):
+    place = Path("/tmp/somewhere/program/.venv")
+    monkeypatch.setattr(sandbox, "pythons_folders", lambda: (place,))
+    line = sandbox.bubblewrap(Job(("true",), tmp_path), None)
+    hidden = next(i for i, word in enumerate(line) if line[i - 1 : i + 1] == ["--tmpfs", "/tmp"])
+    assert hidden < line.index(str(place))

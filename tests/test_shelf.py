@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 
@@ -203,3 +204,59 @@ def test_an_adapter_is_called_by_the_run_it_came_from(path, name):
 
 def test_the_engines_word_for_one_that_is_gone_is_a_bad_request():
     assert issubclass(AdapterGone, BadRequest)
+
+
+def test_what_is_removed_while_somebody_reads_it_stays_removed(folders, reader):
+    catalog = Catalog()
+    shelf, engine = make(reader, limit=15, catalog=catalog)
+    shelf.add(folders / "a")
+    shelf.add(folders / "b")  # puts a away
+    reader.gate.clear()
+    asked: list[str | None] = []
+
+    def ask() -> None:
+        try:
+            asked.append(shelf.key("base:a"))
+        except BadRequest:
+            asked.append(None)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    threads.append(threading.Thread(target=shelf.remove, args=("a",)))
+    for thread in threads:
+        thread.start()
+    threads[-1].join(0.2)  # it may have to wait for the one who reads
+    reader.gate.set()
+    for thread in threads:
+        thread.join(10)
+    assert shelf.addresses() == ["base", "base:b"]
+    assert not [key for key in engine.adapters if key.startswith("a#")]
+    assert set(catalog.of("/base")) == {"b"}
+
+
+def test_an_alpha_that_was_said_once_holds_when_the_path_comes_again(folders, reader):
+    """As --adapter does with each start."""
+    catalog = Catalog()
+    make(reader, catalog=catalog)[0].add(folders / "a", alpha=32)
+    shelf, _ = make(reader, catalog=catalog)
+    shelf.add(folders / "a")
+    assert reader.read == [("a", 32), ("a", 32)]
+    assert catalog.of("/base")["a"]["alpha"] == 32
+    shelf.add(folders / "a", alpha=16)
+    assert reader.read[-1] == ("a", 16)
+
+
+def test_a_catalog_that_cannot_be_read_is_kept_beside_the_new_one(folders, tmp_path):
+    file = tmp_path / "adapters.json"
+    file.write_text('{"/base": {"a": {"path": "/a"},}}')  # a comma too many
+    catalog = Catalog(file)
+    assert catalog.of("/base") == {}
+    catalog.put("/base", "b", {"path": "/b"})
+    assert set(Catalog(file).of("/base")) == {"b"}
+    assert "/a" in (tmp_path / "adapters.json.damaged").read_text()
+
+
+@pytest.mark.parametrize("alpha", ["16", True, [], float("nan"), -1])
+def test_an_alpha_in_the_catalog_that_is_no_number_is_left_out(tmp_path, alpha):
+    file = tmp_path / "adapters.json"
+    file.write_text(json.dumps({"/base": {"a": {"path": "/a", "alpha": alpha}}}))
+    assert Catalog(file).of("/base") == {"a": {"path": "/a"}}

@@ -118,6 +118,7 @@ def test_everything_that_is_wrong_is_named_at_once(file):
         ),
         ("--method freeze --trainable-layers 7", "--trainable-layers is 7 of 6"),
         ("--layout chatglm1", "--layout is chatglm1; tiny"),
+        ("--format csv", "--format is 'csv'; allowed: auto, "),
         ("--zero 2 --fsdp", "--zero and --fsdp exclude each other"),
         ("--offload", "--offload belongs to --zero 2 or --zero 3"),
         ("--zero 1", "--zero is '1'; allowed: 0, 2, 3"),

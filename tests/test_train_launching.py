@@ -13,6 +13,7 @@ from finetune import launching
 from finetune.config import TrainConfig, read_config
 from finetune.launching import Place, command, place
 from finetune.machine import Machine
+from finetune.options import named
 from tests.train_desk import CPU, one_gpu, rows, wrong
 
 
@@ -66,9 +67,19 @@ SIX = ("--master_addr", "fe80::1", "--master_port")
     ],
 )
 def test_the_command_of_a_machine(where, launcher):
-    torchrun = ["-m", "torch.distributed.run", *launcher] if launcher else []
-    expected = [sys.executable, *torchrun, "-m", "finetune.train", "--lr", "1"]
+    torchrun = ["-m", "torch.distributed.run", *launcher, "-m", "--"] if launcher else ["-m"]
+    expected = [sys.executable, *torchrun, "finetune.train", "--lr", "1"]
     assert command(where, ["--lr", "1"]) == expected
+
+
+def test_torchrun_leaves_every_option_to_the_trainer():
+    from torch.distributed.run import parse_args
+
+    words = [part for name in named(TrainConfig) for part in (f"--{name}", "1")]
+    found = parse_args(command(Place(2, 2, 1, "node0:29501"), words)[3:])
+    assert (found.training_script, found.training_script_args) == ("finetune.train", words)
+    assert (found.nnodes, found.node_rank, found.master_addr) == ("2", 1, "node0")
+    assert found.module and found.nproc_per_node == "2"
 
 
 def several(words: str, file: str, machine: Machine = CPU, **environ: str) -> TrainConfig:

@@ -93,7 +93,7 @@ def test_a_data_file_may_have_a_weight(text, found):
 
 
 def test_a_weight_of_nothing_is_refused(file):
-    assert "a weight is over 0" in wrong(["--dev-file", f"{file}:0"], file)
+    assert "the weight is above 0" in wrong(["--dev-file", f"{file}:0"], file)
 
 
 def test_data_files_are_looked_up_in_their_folder(file, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -32,7 +33,8 @@ def samples(tmp_path, monkeypatch) -> Path:
     folder = tmp_path / "samples"
     folder.mkdir()
     for script in KNOWN:
-        rows(folder, script.sample)
+        for name in script.samples:
+            rows(folder, name)
     monkeypatch.setattr(run, "SAMPLES", folder)
     return folder
 
@@ -69,16 +71,25 @@ def test_a_script_has_the_constants_people_know(script):
 @pytest.mark.parametrize("script", KNOWN, ids=lambda script: script.name)
 def test_a_script_typed_bare_trains_the_embedded_model_on_a_sample(script, samples):
     found = plan(script.name)
-    assert found.config.model == "" and found.config.train_file == (str(samples / script.sample),)
+    assert found.config.model == "" and found.config.train_file == tuple(
+        str(samples / name) for name in script.samples
+    )
     assert found.config.num_gpus == 1 and found.config.zero == 0
     assert "the embedded model trains" in " ".join(found.notes)
     assert found.config.output_dir.startswith(str(ROOT / "runs" / found.config.method))
 
 
 def test_a_bare_script_is_done_in_minutes():
-    for script in KNOWN:
-        found = config(script.name)
-        assert 0 < found.max_steps <= 60 or found.epochs <= 3
+    assert {config(script.name).max_steps for script in KNOWN} == {60}
+
+
+@pytest.mark.parametrize("script", KNOWN, ids=lambda script: script.name)
+def test_the_shipped_samples_are_rows_of_their_kind(script):
+    for name in script.samples:
+        lines = (scripts.SAMPLES / name).read_text(encoding="utf-8").splitlines()
+        pairs = script.options.get("layout") == "prompt-response"
+        kinds = {"prompt", "response"} if pairs else {"tools", "conversations"}
+        assert lines and all(set(json.loads(line)) == kinds for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,23 @@ def test_the_second_epoch_is_resumed_too():
     assert again.state_dict() == loader.state_dict() and again.place.epoch == 2
 
 
+def test_several_epochs_in_one_go_are_those_one_by_one_and_go_on_from_anywhere():
+    def read(loader):
+        return [numbers(batch) for batch in loader]
+
+    one_by_one = Loader(stream(Numbered(50), packing=True))
+    wanted = [found for _ in range(3) for found in read(one_by_one)]
+    assert read(Loader(stream(Numbered(50), packing=True), epochs=3)) == wanted
+    for stop in range(1, len(wanted)):
+        loader = Loader(stream(Numbered(50), packing=True), epochs=3)
+        reading = iter(loader)
+        seen = [numbers(next(reading)) for _ in range(stop)]
+        again = Loader(stream(Numbered(50), packing=True), epochs=3)
+        again.load_state_dict(loader.state_dict())
+        assert seen + read(again) == wanted
+    assert read(one_by_one) and not read(Loader(stream(Numbered(5)), epochs=0))
+
+
 def test_the_state_of_other_data_is_refused_by_name():
     state = Loader(stream(Numbered(60))).state_dict()
     for other in (stream(Numbered(61)), stream(Numbered(60), seed=3), stream(Numbered(60), size=2)):

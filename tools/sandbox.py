@@ -245,9 +245,10 @@ def bubblewrap(job: Job, uid: int | None) -> list[str]:
     else:
         for capability in ("SETUID", "SETGID", "SYS_RESOURCE"):
             line += ["--cap-add", f"CAP_{capability}"]
-    line += [*shown(), "--proc", "/proc", "--dev", "/dev"]
+    line += ["--proc", "/proc", "--dev", "/dev"]
     for place in ("/dev/shm", "/tmp"):
         line += ["--perms", "1777", "--size", str(SCRATCH), "--tmpfs", place]
+    line += shown()  # after /tmp, which would hide a program that lies below it
     line += bound("--ro-bind", CONFINE, CONFINE)
     for path in job.read:
         line += bound("--ro-bind", path, path)

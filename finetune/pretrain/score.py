@@ -26,8 +26,9 @@ from finetune.pretrain.judge import Observed, Result, Row, Turn, observe, verdic
 from glm.chat import Options
 from glm.engines.base import Engine
 from glm.errors import GlmError
-from glm.manager import Manager, Opening
+from glm.manager import Manager
 from glm.messages import Conversation, Event, Finish, Malformed, Message, Sampling, ToolSpec
+from glm.opening import Opening
 from glm.recognise import ModelInfo
 from tools.builtin import SPECS
 

@@ -64,8 +64,12 @@ def looks_like_adapter(path: str | Path) -> str | None:
 
 def find(path: str | Path) -> Source:
     """The adapter in a folder or file. Raises CheckpointError, saying what was looked for."""
-    place = Path(path).expanduser()
-    if place.is_file():
+    try:
+        place = Path(path).expanduser()
+        bare = place.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, nobody's home, a NUL
+        raise CheckpointError(f"no adapter at {str(path)[:100]} ({error})") from error
+    if bare:
         if place.name in (PEFT_CONFIG, *PEFT_WEIGHTS) and (place.parent / PEFT_CONFIG).is_file():
             return _peft(place.parent)
         return _bare(place, (place,)) or _nothing(place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+from typing import Any
 
 import pytest
 import torch
@@ -202,3 +203,29 @@ def test_damaged_weights_give_a_sentence_not_an_answer(make: Make, model: GlmFor
     answer = read(make().submit(Request(prompt(5), GREEDY)))
     assert (answer.ids, answer.last.finish) == ([], "error")
     assert "no finite number" in answer.last.error
+
+
+def test_a_row_that_computes_no_number_ends_alone_and_leaves_nothing_behind(
+    make: Make, model: GlmForCausalLM, steps: Steps
+) -> None:
+    """As an adapter whose numbers overflow: the others go on, so does who has its row next."""
+    want = [generated(model, prompt(size), 48) for size in (100, 8)]
+    broken: list[bool] = []
+
+    def breaks(_: Any, __: Any, output: torch.Tensor) -> None:
+        if len(output) == 2 and not broken:
+            broken.append(True)
+            output[1] = float("nan")
+
+    model.model.layers[0].self_attn.v_proj.register_forward_hook(breaks)
+    engine = make()
+    steps.hold()
+    streams = [engine.submit(Request(prompt(size), greedy(48))) for size in (100, 90)]
+    steps.free()
+    answer = read(streams.pop())
+    assert answer.last.finish == "error" and "no finite number" in answer.last.error
+    streams.append(engine.submit(Request(prompt(8), greedy(48))))
+    assert [read(stream).ids for stream in streams] == want
+    again = engine.submit(Request(prompt(90), greedy(48)))
+    assert read(again).ids == generated(model, prompt(90), 48)
+    assert again.usage.cached == 0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from transformers import GlmForCausalLM
 
 from glm.engines.base import Request
 from glm.messages import Usage
+from glm.rows import Rows
 from tests.tiny_glm import GREEDY, Make, Steps, generated, greedy, prompt, read
 
 
@@ -76,3 +78,13 @@ def test_a_stopped_answer_is_kept_too(make: Make, steps: Steps) -> None:
     again = engine.submit(Request(prompt(100), GREEDY))
     read(again)
     assert again.usage.cached == 30
+
+
+def test_a_prefix_follows_its_layer_to_another_device() -> None:
+    """Several cards by device map; `meta` stands for the second one."""
+    rows = Rows()
+    rows.begin(torch.ones(1, 2, 3, 4), torch.ones(1, 2, 3, 4))
+    new = torch.zeros(1, 2, 2, 4, device="meta")
+    keys, values = rows.one(0, 3, 5).update(new, new, 0)
+    assert keys.device == values.device == new.device
+    assert keys.shape == (1, 2, 5, 4)
