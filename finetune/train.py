@@ -83,14 +83,13 @@ def train(cfg: TrainConfig, run: RunFolder, crew: Crew, stop: Stop) -> Loop:
         checkpoints.clean(run.checkpoints)
     last = resume.find(run, cfg.resume)
     model = _model(cfg, info, last, device)
-    arguments = machines.arguments(
-        cfg, run, model, device, kind
-    )  # not before: ZeRO-3 would take over
+    # not before the model is open: ZeRO-3 would take part in that
+    arguments = machines.arguments(cfg, run, model, device, kind)
     crew.check(arguments)
 
     # ---- prepare ----
     data = wiring.prepare(cfg, info, model, crew)
-    wiring.learn_only_where_asked(model)
+    wiring.make_fast(cfg, model)
     steps = cfg.max_steps or data.steps
     about = About(
         resume.options(cfg), info.name, base_fingerprint(info), data.hash, crew.world, steps
@@ -107,6 +106,10 @@ def train(cfg: TrainConfig, run: RunFolder, crew: Crew, stop: Stop) -> Loop:
         _begin(loop, last)
         for line in data.told:
             run.say(line)
+        if cfg.preview:
+            page = run.path / "preview.html"
+            page.write_text(data.page(), encoding="utf-8")
+            run.say(f"what is learnt: {page}")
 
     # ---- loop ----
     with wiring.quantised_as_loaded(model):

@@ -6,8 +6,8 @@ The one file to change when the parts that read, tokenise and batch rows change.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,11 @@ from finetune.collate import Batch, Collator
 from finetune.config import TrainConfig
 from finetune.data import Epoch, Part, Place, Plan, Source, Stream
 from finetune.formats import read_row
-from finetune.layouts import Limits, choose
+from finetune.layouts import Example, Limits, choose
+from finetune.learnt_head import learn_only
 from finetune.loader import Loader
+from finetune.preview import preview, sanity_check
+from finetune.row_attention import attend_by_rows
 from finetune.rows import open_rows
 from finetune.sources import sources
 from finetune.tally import Tally
@@ -94,7 +97,9 @@ class Dev:
 
 @dataclass(frozen=True)
 class Data:
-    """`steps` are those of all epochs, about; `told` says what became of the first rows."""
+    """`steps` are those of all epochs, about; `told` says what became of the first rows, and how
+    the first is learnt; `page` makes the HTML page about some.
+    """
 
     stream: Endless
     dev: Dev | None
@@ -102,6 +107,7 @@ class Data:
     hash: str
     layout: str
     told: tuple[str, ...]
+    page: Callable[[], str]
 
 
 def prepare(cfg: TrainConfig, info: ModelInfo, model: Any, crew: Crew) -> Data:
@@ -131,15 +137,16 @@ def prepare(cfg: TrainConfig, info: ModelInfo, model: Any, crew: Crew) -> Data:
         max(steps, 1),
         fingerprint(_files([item.path for item in files])),
         layout.name,
-        _told(survey.tally, survey.exact),
+        (*_told(survey.tally, survey.exact), *_first_row(stream, dialect)),
+        partial(preview, _readable(stream.sources), cfg.preview, layout, dialect, limits),
     )
 
 
-def learn_only_where_asked(model: Any) -> None:
-    """The head runs on learnt positions only."""
-    from finetune.learnt_head import learn_only
-
+def make_fast(cfg: TrainConfig, model: Any) -> None:
+    """The head runs on learnt positions only, the attention of packed rows row by row."""
     learn_only(model)
+    if cfg.packing:
+        attend_by_rows(model)
 
 
 def tokens_in(batch: Batch) -> int:
@@ -194,6 +201,22 @@ def _files(paths: Sequence[Path]) -> list[Path]:
         file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])
     ]
     return [file for file in found if file.is_file()]
+
+
+def _readable(sources: Sequence[Source]) -> Iterator[Conversation]:
+    for source in sources:
+        for number in range(len(source.rows)):
+            with suppress(BadRequest):
+                yield source.rows[number]
+
+
+def _first_row(stream: Stream, dialect: Any) -> Iterator[str]:
+    """The official sanity check, of the first row that is trained on."""
+    for row in _readable(stream.sources):
+        made = stream.encode(row)
+        if isinstance(made, Example):
+            return sanity_check(made, dialect)
+    return iter(())
 
 
 def _told(tally: Tally, exact: bool) -> tuple[str, ...]:

@@ -223,3 +223,10 @@ def test_a_line_that_a_kill_cut_in_two_is_no_measurement(tmp_path):
 
 def test_hours_minutes_seconds():
     assert clock(3723.4) == "1:02:03"
+
+
+def test_the_first_row_is_shown_token_by_token_and_a_page_shows_more(tmp_path):
+    assert train(tmp_path / "x", "--max-steps", "1", "--preview", "3", *FAST) == 0
+    said = log(tmp_path / "x")
+    assert "Sanity Check >>>>>>>>>>>>>" in said and "<<<<<<<<<<<<< Sanity Check" in said
+    assert "What is learnt" in (tmp_path / "x" / "preview.html").read_text(encoding="utf-8")
