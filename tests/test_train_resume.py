@@ -69,6 +69,7 @@ def test_the_losses_go_on_to_the_last_digit(method, root, tmp_path, monkeypatch)
     assert "going on after step 4" in log
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [
