@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from finetune.machines import Crew
 
 FLASH = "flash_attention_2"
+ASSETS = Path(__file__).parent.parent / "assets" / "data"
+SHIPPED = (ASSETS / "tools_zh.jsonl", ASSETS / "tools_en.jsonl")
 
 
 class Talks:
@@ -123,7 +125,8 @@ def prepare(cfg: TrainConfig, info: ModelInfo, model: Any, crew: Crew) -> Data:
         collator=collator,
     )  # fmt: skip
     files = sources(cfg.train_file, cfg.data_dir)
-    stream = Stream(_talks(cfg, cfg.train_file, cfg.max_rows), encode, plan)
+    rows = with_tools(_talks(cfg, cfg.train_file, cfg.max_rows), cfg.mix_tools)
+    stream = Stream(rows, encode, plan)
     survey = stream.survey()
     part = Part(crew.rank, crew.world)
     loader = Loader(stream, part, cfg.dataloader_num_workers)
@@ -135,7 +138,7 @@ def prepare(cfg: TrainConfig, info: ModelInfo, model: Any, crew: Crew) -> Data:
         Endless(loader, each),
         _dev(cfg, encode, collator, part),
         max(steps, 1),
-        fingerprint(_files([item.path for item in files])),
+        fingerprint(_files([*(item.path for item in files), *(SHIPPED if cfg.mix_tools else ())])),
         layout.name,
         (*_told(survey.tally, survey.exact), *_first_row(stream, dialect)),
         partial(preview, _readable(stream.sources), cfg.preview, layout, dialect, limits),
@@ -177,6 +180,16 @@ def _talks(cfg: TrainConfig, names: Sequence[str], most: int) -> list[Source]:
         Source(Talks(item.path, cfg.format, most), item.weight, item.path.name)
         for item in sources(names, cfg.data_dir)
     ]
+
+
+def with_tools(mine: list[Source], share: float) -> list[Source]:
+    """These rows and shipped ones that call tools, `share` of all, so that the ability stays."""
+    if not share:
+        return mine
+    shipped = [Talks(path, "auto") for path in SHIPPED]
+    wanted = sum(len(source.rows) * source.weight for source in mine) * share / (1 - share)
+    weight = wanted / sum(map(len, shipped))
+    return [*mine, *(Source(talks, weight, "shipped rows with tools") for talks in shipped)]
 
 
 def _dev(cfg: TrainConfig, encode: Any, collator: Collator, part: Part) -> Dev | None:

@@ -10,12 +10,15 @@ import torch
 from safetensors.torch import load_file
 
 from finetune import ends, progress
+from finetune.data import Source
 from finetune.progress import clock
 from finetune.run_folder import InUse, RunFolder, outcome
 from finetune.train import main
+from finetune.wiring import with_tools
 from glm.adapters.opening import describe
-from glm.manager import Manager, Opening
+from glm.manager import Manager
 from glm.messages import Conversation, Message, Sampling, Text
+from glm.opening import Opening
 from tests.training import ANSWER, logits_with, measured, train, write_rows
 
 FAST = ("--lr", "1e-2", "--warmup-ratio", "0", "--log-interval", "1")
@@ -202,6 +205,20 @@ def test_a_number_that_another_process_has_now_is_not_the_run(tmp_path):
 
 def test_a_folder_without_a_run_is_empty(tmp_path):
     assert outcome(tmp_path).state == "empty"
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_shipped_rows_with_tools_are_mixed_in(share):
+    mine = [Source([Conversation()] * 300, 2.0), Source([Conversation()] * 100)]
+    sizes = [len(source.rows) * source.weight for source in with_tools(mine, share)]
+    assert sizes[:2] == [600, 100]
+    assert sum(sizes[2:]) / sum(sizes) == pytest.approx(share)
+    assert with_tools(mine, 0) == mine
+    assert all(source.rows[0].tools for source in with_tools(mine, share)[2:])
+
+
+def test_a_run_with_mixed_rows_learns_from_both(tmp_path):
+    assert train(tmp_path / "x", "--max-steps", "2", "--mix-tools", "50%", *FAST) == 0
 
 
 def test_the_picture_has_both_losses(tmp_path):
