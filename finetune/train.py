@@ -18,6 +18,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     crew = Crew.here()
     try:
         cfg = config.load_config(words)
+        _can_report(cfg.report_to)
         if launching.needs_launcher(cfg, os.environ):
             return _several(cfg)
         run = _folder(cfg, crew)
@@ -70,6 +72,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BadConfig, InUse, BadRequest) as error:
         print(error, file=sys.stderr)
         return ends.REFUSED
+
+
+def _can_report(names: Sequence[str]) -> None:
+    """Raises BadRequest for a log nobody can write here."""
+    missing = [name for name in names if find_spec(name) is None]
+    if missing:
+        there = " and ".join(missing)
+        raise BadRequest(f"--report-to: {there} is not installed; pip install {' '.join(missing)}")
 
 
 def train(cfg: TrainConfig, run: RunFolder, crew: Crew, stop: Stop) -> Loop:

@@ -221,6 +221,12 @@ def test_a_run_with_mixed_rows_learns_from_both(tmp_path):
     assert train(tmp_path / "x", "--max-steps", "2", "--mix-tools", "50%", *FAST) == 0
 
 
+def test_a_log_that_cannot_be_written_here_is_refused_before_anything(tmp_path, capsys):
+    assert train(tmp_path / "x", "--report-to", "swanlab") == ends.REFUSED
+    assert "swanlab is not installed; pip install swanlab" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
 def test_the_picture_has_both_losses(tmp_path):
     rows = [{"step": n, "loss": 3.0 - n} for n in (1, 2)] + [{"step": 2, "dev_loss": 1.0}]
     progress.draw(rows, tmp_path / "loss.png")
