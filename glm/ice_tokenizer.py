@@ -21,7 +21,7 @@ import sentencepiece
 
 from glm.errors import CheckpointError
 from glm.rewriter import Rewriter, beginnings
-from glm.tokenizer import ICE_SPECIALS, SPACE, Decoder, TokenPiece, whole
+from glm.tokenizer import ICE_SPECIALS, ICE_SPELLED, SPACE, Decoder, TokenPiece, whole
 
 FILE = "ice_text.model"
 _LONGEST = 80  # spaces in one mark
@@ -73,6 +73,18 @@ class IceTokenizer:
         text = whole(text).replace("\n", "<n>").replace("\t", "<|tab|>")
         text = _SPACES.sub(lambda run: f"<|blank_{len(run[0])}|>", text)
         return [i + self._shift for i in self._sp.encode(text)]
+
+    def official(self, text: str) -> list[int]:
+        """What the official tokenizer makes of a text: control tokens it spells become theirs.
+
+        To compare with other programs, and data they have prepared; no prompt is made by it.
+        """
+        parts = re.split(f"({'|'.join(map(re.escape, ICE_SPELLED))})", text)
+        return [
+            i
+            for part in parts
+            for i in ([self.special[part]] if part in ICE_SPELLED else self.encode(part))
+        ]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Ids to text. Control tokens are dropped; broken UTF-8 becomes U+FFFD, one per byte."""

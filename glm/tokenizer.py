@@ -39,6 +39,8 @@ ICE_SPECIALS = (
     "<ENC>",
     "<dBLOCK>",
 )
+# Those that the official tokenizer finds in a text: what its config declares as special.
+ICE_SPELLED = ("<sop>", "<eop>", "</s>", "[MASK]", "<pad>")
 GLM4_SPECIALS = (
     "<|endoftext|>",
     "[MASK]",
