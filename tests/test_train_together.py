@@ -17,9 +17,10 @@ from tests.training import measured, write_rows
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 FLAGS = (
     "--device", "cpu", "--max-seq-length", "256", "--batch-size", "2", "--max-steps", "4",
-    "--save-interval", "2", "--log-interval", "1", "--lr", "1e-2", "--warmup-ratio", "0",
+    "--save-interval", "2", "--log-interval", "1", "--lr", "1e-3", "--warmup-ratio", "0",
     "--lora-dropout", "0",
 )  # fmt: skip
+NEAR = 2e-5
 WAYS = {"DDP": (), "ZeRO stage 2": ("--zero", "2"), "ZeRO stage 3": ("--zero", "3"),
         "FSDP2": ("--fsdp",)}  # fmt: skip
 
@@ -50,9 +51,9 @@ def test_two_processes_have_the_losses_of_one_and_go_on_exactly(way, method, alo
     found, wanted = measured(folder), measured(alone / method)
     assert f"2 processes, {way}" in (folder / "train.log").read_text()
     assert found.keys() == wanted.keys()
-    assert all(abs(found[step] - wanted[step]) < 2e-5 for step in wanted)
+    assert max(abs(found[step] - wanted[step]) for step in wanted) < NEAR
     dev = measured(folder, "dev_loss"), measured(alone / method, "dev_loss")
-    assert all(abs(dev[0][step] - dev[1][step]) < 2e-5 for step in dev[1])
+    assert max(abs(dev[0][step] - dev[1][step]) for step in dev[1]) < NEAR
     shutil.rmtree(folder / "checkpoints" / "checkpoint-4")
     run(folder, rows, *two, "--resume", "last")
     assert measured(folder) == found
