@@ -130,13 +130,18 @@ class Database:
         self.searchable = self._make_index()
 
     def _refuse_foreign(self) -> None:
-        application = self._value("PRAGMA application_id")
-        tables = self._value("SELECT count(*) FROM sqlite_master")
+        # One transaction: between two readings another program may make its tables here.
+        self._writer.execute("BEGIN")
+        try:
+            application = self._value("PRAGMA application_id")
+            tables = self._value("SELECT count(*) FROM sqlite_master")
+            version = self._value("PRAGMA user_version")
+        finally:
+            self._writer.execute("ROLLBACK")
         if application != APPLICATION and (application or tables):
             raise StoreError(
                 f"{self.path} is the database of another program; choose another --data-dir"
             )
-        version = self._value("PRAGMA user_version")
         if version > len(MIGRATIONS):
             raise StoreError(
                 f"{self.path} was written by a newer version of this program (tables {version}, "

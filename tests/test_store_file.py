@@ -79,6 +79,26 @@ def test_two_programs_may_start_with_one_new_file(tmp_path):
         assert len(store.list("me")) == 4
 
 
+def test_a_program_that_makes_the_tables_meanwhile_is_not_taken_for_a_foreign_one(
+    tmp_path, monkeypatch
+):
+    path, others = tmp_path / "chats.db", []
+    honest = database.Database._value
+
+    def value(self, query):
+        answer = honest(self, query)
+        if "application_id" in query and not others:
+            others.append(threading.Thread(target=lambda: Store(path).close()))
+            others[0].start()
+            others[0].join(0.3)  # enough to finish, where nothing makes it wait
+        return answer
+
+    monkeypatch.setattr(database.Database, "_value", value)
+    Store(path).close()
+    others[0].join(30)
+    assert not others[0].is_alive()
+
+
 WRITER = """
 import sys
 from glm.messages import Message, Usage
