@@ -19,7 +19,7 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from finetune import checkpoints, launching, shards
+from finetune import checkpoints, launching, pickles, shards
 from finetune.checkpoints import Checkpoint
 from finetune.collate import Batch
 from finetune.config import TrainConfig
@@ -112,7 +112,8 @@ class Loop(Trainer):
         if last is not None and last.step >= self.parts.about.steps:
             self.state = TrainerState.load_from_json(str(last.path / STATE))
         else:
-            self.train(resume_from_checkpoint=str(last.path) if last else None)
+            with pickles.numbers_only(self.is_deepspeed_enabled):
+                self.train(resume_from_checkpoint=str(last.path) if last else None)
 
     def create_accelerator_and_postprocess(self) -> None:
         """FSDP on the CPU too, where accelerate takes the wish and trains by DDP without a word."""

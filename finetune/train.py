@@ -31,6 +31,7 @@ from finetune import (
     ends,
     launching,
     machines,
+    pickles,
     resume,
     wiring,
 )
@@ -106,6 +107,7 @@ def train(cfg: TrainConfig, run: RunFolder, crew: Crew, stop: Stop) -> Loop:
     )
     if last is not None:
         about, stop.step = _same_run(last, about), last.step
+        pickles.check(last.path, bool(arguments.deepspeed))
     card = Card(info.name, about.base_hash, info.dialect, data.layout, data.hash, str(run.path))
     arguments.max_steps = about.steps
     parts = Parts(
