@@ -10,15 +10,15 @@ from __future__ import annotations
 import json
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from finetune import network
 from finetune.machine import Machine
 from finetune.paths import path_problem
 
@@ -34,12 +34,16 @@ _ADDRESS = re.compile(r"(?P<host>[\w.\-]+|\[[0-9a-fA-F:]+\])(:(?P<port>\d{1,5}))
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the processes of this machine stand among all; 0 `processes`: nobody said."""
+    """Where the processes of this machine stand among all; 0 `processes`: nobody said.
+
+    `peer` is another machine, in the network by which they talk.
+    """
 
     processes: int
     nodes: int = 1
     rank: int = 0
     master: str = ""
+    peer: str = field(default="", compare=False)
 
     @property
     def world(self) -> int:
@@ -47,21 +51,25 @@ class Place:
 
 
 def place(config: TrainConfig, own_names: Sequence[str] = ()) -> Place:
-    """Read the options, or the hostfile, in which this machine is looked up by its names.
+    """Read the options, or the hostfile, in which this machine is looked up.
+
+    By its names and its addresses; where `own_names` are given, by these alone.
 
     Raises ValueError with what is wrong.
     """
     if config.hostfile:
         if problem := path_problem(config.hostfile):
             raise ValueError(f"--hostfile is no file: {problem}")
-        return _place_of(Path(config.hostfile), own_names or _own_names())
+        return _place_of(Path(config.hostfile), own_names)
     if config.node_rank >= config.nodes:
         raise ValueError(f"--node-rank is {config.node_rank} of {config.nodes} (they begin at 0)")
     if config.nodes > 1 and not config.master:
         raise ValueError(f"--nodes is {config.nodes}: give --master HOST:PORT of the first machine")
     if config.master and not _ADDRESS.match(config.master):
         raise ValueError(f"--master is {config.master!r}; HOST:PORT is needed")
-    return Place(config.num_gpus, config.nodes, config.node_rank, config.master)
+    found = _ADDRESS.match(config.master)
+    peer = found["host"].strip("[]") if found else ""
+    return Place(config.num_gpus, config.nodes, config.node_rank, config.master, peer)
 
 
 def _place_of(file: Path, own_names: Sequence[str]) -> Place:
@@ -81,20 +89,20 @@ def _place_of(file: Path, own_names: Sequence[str]) -> Place:
         raise ValueError(f"--hostfile {file} names no machine")
     if len({slots for _, slots in hosts}) > 1:
         raise ValueError(f"--hostfile {file}: all machines need the same number of slots")
-    here = [rank for rank, (host, _) in enumerate(hosts) if host in own_names]
-    if not here:
-        names = ", ".join(own_names)
+    here = _rank([host for host, _ in hosts], own_names)
+    if here is None:
+        names = ", ".join(own_names or network.own_names())
         raise ValueError(f"--hostfile {file} does not name this machine, which is {names}")
-    return Place(hosts[0][1], len(hosts), here[0], f"{hosts[0][0]}:{PORT}")
+    peer = hosts[0 if here else -1][0]
+    return Place(hosts[0][1], len(hosts), here, f"{hosts[0][0]}:{PORT}", peer)
 
 
-def _own_names() -> tuple[str, ...]:
-    name = socket.gethostname()
-    try:
-        addresses = [str(entry[4][0]) for entry in socket.getaddrinfo(name, None)]
-    except OSError:
-        addresses = []
-    return tuple(dict.fromkeys([name, name.partition(".")[0], socket.getfqdn(), *addresses]))
+def _rank(hosts: Sequence[str], own_names: Sequence[str]) -> int | None:
+    names = own_names or network.own_names()
+    named = [rank for rank, host in enumerate(hosts) if host in names]
+    if not named and not own_names:
+        named = [rank for rank, host in enumerate(hosts) if network.is_here(host)]
+    return named[0] if named else None
 
 
 # ---- the command ----
@@ -122,12 +130,14 @@ def command(place: Place, arguments: Sequence[str], module: str = "finetune.trai
 def environment(
     config: TrainConfig, place: Place, machine: Machine, environ: Mapping[str, str]
 ) -> dict[str, str]:
-    """The environment to run it in: threads shared out, deepspeed told about a CPU."""
+    """The environment to run it in: threads shared out, deepspeed told about a CPU, the network."""
     added: dict[str, str] = {}
     if place.processes > 1:
         added["OMP_NUM_THREADS"] = str(max(1, machine.cores // place.processes))
     if on_cpu(config, machine) and deepspeed_file(config):
         added["DS_ACCELERATOR"] = "cpu"
+    if place.nodes > 1 and (interface := network.interface_to(place.peer)):
+        added["GLOO_SOCKET_IFNAME"] = interface  # else it takes that of the own name: often lo
     return {**added, **environ}
 
 

@@ -81,6 +81,7 @@ PLACES = {
     "jupyter_client": ("tools/kernel.py",),
     "zmq": ("tools/kernel.py",),
     "psutil": (
+        "finetune/network.py",
         "finetune/run_folder.py",
         "glm/memory.py",
         "tools/kernel.py",

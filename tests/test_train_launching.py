@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from finetune import launching
+from finetune import launching, network
 from finetune.config import TrainConfig, read_config
 from finetune.launching import Place, command, place
 from finetune.machine import Machine
@@ -94,6 +94,39 @@ def test_a_hostfile_says_where_this_machine_stands(tmp_path, file):
     assert place(asked, ["node0"]).rank == 0
     with pytest.raises(ValueError, match="does not name this machine, which is x, y"):
         place(asked, ["x", "y"])
+
+
+def test_a_machine_finds_itself_by_an_address_its_name_does_not_tell(tmp_path):
+    hosts = tmp_path / "hosts"
+    hosts.write_text("192.0.2.1 slots=2\n127.0.0.1 slots=2\n")
+    found = place(TrainConfig(hostfile=str(hosts)))
+    assert (found.rank, found.master, found.peer) == (1, "192.0.2.1:29500", "192.0.2.1")
+
+
+def test_each_machine_of_a_list_looks_at_another_one(tmp_path):
+    hosts = tmp_path / "hosts"
+    hosts.write_text("node0\nnode1\nnode2\n")
+    asked = TrainConfig(hostfile=str(hosts))
+    peers = [place(asked, [f"node{rank}"]).peer for rank in range(3)]
+    assert peers == ["node2", "node0", "node0"]
+
+
+def test_processes_of_several_machines_talk_by_the_network_that_reaches_the_others(
+    file, monkeypatch
+):
+    monkeypatch.setattr(network, "interface_to", {"node0": "eth7"}.get)
+    asked = several("--device cpu", file)
+    far = Place(1, 2, 1, "node0:29500", "node0")
+    assert launching.environment(asked, far, CPU, {})["GLOO_SOCKET_IFNAME"] == "eth7"
+    own = {"GLOO_SOCKET_IFNAME": "mine"}
+    assert launching.environment(asked, far, CPU, own)["GLOO_SOCKET_IFNAME"] == "mine"
+    assert "GLOO_SOCKET_IFNAME" not in launching.environment(asked, Place(2), CPU, {})
+
+
+def test_a_network_is_not_told_of_what_cannot_be_reached():
+    assert network.interface_to("127.0.0.1") == ""
+    assert network.interface_to("no..name") == ""
+    assert network.is_here("127.0.0.1") and not network.is_here("no..name")
 
 
 @pytest.mark.parametrize(

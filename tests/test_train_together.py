@@ -8,11 +8,15 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
+from finetune import checkpoints
 from finetune.machines import Crew
 from glm.errors import BadRequest
 from tests.shared_files import ROOT
+from tests.test_train_pickles import Trap
 from tests.training import measured, write_rows
+from tests.two_hosts import ADDRESSES, NAMES, finish, missing, two_hosts
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 FLAGS = (
@@ -21,6 +25,7 @@ FLAGS = (
     "--lora-dropout", "0",
 )  # fmt: skip
 NEAR = 2e-5
+MASTER = f"{ADDRESSES[0]}:29501"
 WAYS = {"DDP": (), "ZeRO stage 2": ("--zero", "2"), "ZeRO stage 3": ("--zero", "3"),
         "FSDP2": ("--fsdp",)}  # fmt: skip
 
@@ -28,10 +33,14 @@ WAYS = {"DDP": (), "ZeRO stage 2": ("--zero", "2"), "ZeRO stage 3": ("--zero", "
 FSDP2 = pytest.param("FSDP2", marks=pytest.mark.unsteady)
 
 
-def run(folder, rows, *flags):
+def start(folder, rows, *flags):
     words = [sys.executable, "-m", "finetune.train", "--train-file", str(rows), "--dev-file"]
     words += [str(rows), "--output-dir", str(folder), *FLAGS, *flags]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env={**os.environ})
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env={**os.environ})
+
+
+def run(folder, rows, *flags):
+    done = start(folder, rows, *flags)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
 
 
@@ -62,9 +71,49 @@ def test_two_processes_have_the_losses_of_one_and_go_on_exactly(way, method, alo
     assert measured(folder) == found
 
 
+@pytest.mark.parametrize("way", ["a hostfile", "options"])
+def test_two_machines_have_the_losses_of_one_process(way, alone, tmp_path):
+    if reason := missing():
+        pytest.skip(reason)
+    folder, rows = tmp_path / "x", str(alone / "rows.jsonl")
+    (tmp_path / "hosts").write_text("".join(f"{name} slots=1\n" for name in NAMES))
+    words = [sys.executable, "-m", "finetune.run", "finetune_lora", "--train-file", rows]
+    words += ["--dev-file", rows, "--output-dir", str(folder), "--accumulation", "2", *FLAGS]
+    with two_hosts(tmp_path, named=way == "a hostfile") as hosts:
+        started = []
+        for rank, host in enumerate(hosts):
+            place = ["--hostfile", str(tmp_path / "hosts")]
+            if way == "options":
+                place = ["--nodes", "2", "--node-rank", str(rank), "--master", MASTER]
+            started.append(host.start([*words, *place], tmp_path / f"log-{rank}"))
+        codes = finish(started, 400)
+    said = "".join((tmp_path / f"log-{rank}").read_text() for rank in (0, 1))
+    assert codes == [0, 0], said[-3000:]
+    assert "2 processes, DDP" in (folder / "train.log").read_text()
+    found, wanted = measured(folder), measured(alone / "lora")
+    assert max(abs(found[step] - wanted[step]) for step in wanted) < NEAR
+
+
 def test_another_number_of_processes_than_were_started_is_told():
     class Alone:
         world_size = 1
 
     with pytest.raises(BadRequest, match="2 processes were started and 1 train together"):
         Crew(0, 0, 2).check(Alone())
+
+
+def test_a_checkpoint_with_code_in_deepspeeds_files_is_refused_before_anything_runs(tmp_path):
+    folder, rows = tmp_path / "x", write_rows(tmp_path / "rows.jsonl")
+    two = ("--num-gpus", "2", "--zero", "2")
+    run(folder, rows, *two)
+    shutil.rmtree(folder / "checkpoints" / "checkpoint-4")
+    saved = checkpoints.complete(folder / "checkpoints")[0]
+    part = saved.path.rename(folder / "checkpoints" / ".partial-2")
+    (part / checkpoints.MARK).unlink()
+    file = next(part.rglob("zero_pp_rank_1_*_optim_states.pt"))
+    torch.save({"optimizer_state_dict": Trap(tmp_path / "sprung")}, file)
+    checkpoints.finish(part, saved.step, saved.result)
+    done = start(folder, rows, *two, "--resume", "last")
+    assert done.returncode != 0
+    assert f"{file.name} holds posix.mkdir, which no run saves" in done.stderr
+    assert not (tmp_path / "sprung").exists()
