@@ -199,7 +199,7 @@ def random_model(folder: Path) -> Path:
 
 
 def gate(steps: dict[str, list[dict[str, Any]]], tolerance: float) -> str:
-    """"" when all ways trained the same; else what differs."""
+    """ "" when all ways trained the same; else what differs."""
     first, *others = steps
     for name in others:
         if steps[name][0]["rows"] != steps[first][0]["rows"]:
@@ -233,7 +233,9 @@ def measure(table: Table, options: argparse.Namespace, folder: Path) -> dict[str
     print(json.dumps(about), flush=True)
     pythons = {"ours": sys.executable, "official": sys.executable, "trl": options.trl_python}
     ways: list[Way] = []
-    steps: dict[str, list[dict[str, Any]]] = {name: [] for name, python in pythons.items() if python}
+    steps: dict[str, list[dict[str, Any]]] = {
+        name: [] for name, python in pythons.items() if python
+    }
     try:
         for name in steps:
             job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
