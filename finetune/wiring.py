@@ -19,6 +19,7 @@ from finetune.collate import Batch, Collator
 from finetune.config import TrainConfig
 from finetune.data import Epoch, Part, Place, Plan, Source, Stream
 from finetune.formats import read_row
+from finetune.fused import fuse
 from finetune.layouts import Example, Limits, choose
 from finetune.learnt_head import learn_only
 from finetune.loader import Loader
@@ -146,8 +147,12 @@ def prepare(cfg: TrainConfig, info: ModelInfo, model: Any, crew: Crew) -> Data:
 
 
 def make_fast(cfg: TrainConfig, model: Any) -> None:
-    """The head runs on learnt positions only, the attention of packed rows row by row."""
+    """The head runs on learnt positions only, the attention of packed rows row by row, and what
+    stands around the matrices in fewer passes.
+    """
     learn_only(model)
+    if not (cfg.zero or cfg.deepspeed or cfg.fsdp):  # they gather what a module is called with
+        fuse(model)
     if cfg.packing:
         attend_by_rows(model)
 
