@@ -16,9 +16,8 @@ import random
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy
@@ -31,6 +30,7 @@ from finetune import (
     ends,
     launching,
     machines,
+    reports,
     resume,
     wiring,
 )
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     crew = Crew.here()
     try:
         cfg = config.load_config(words)
-        _can_report(cfg.report_to)
+        reports.require(cfg.report_to)
         if launching.needs_launcher(cfg, os.environ):
             return _several(cfg)
         run = _folder(cfg, crew)
@@ -72,14 +72,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BadConfig, InUse, BadRequest) as error:
         print(error, file=sys.stderr)
         return ends.REFUSED
-
-
-def _can_report(names: Sequence[str]) -> None:
-    """Raises BadRequest for a log nobody can write here."""
-    missing = [name for name in names if find_spec(name) is None]
-    if missing:
-        there = " and ".join(missing)
-        raise BadRequest(f"--report-to: {there} is not installed; pip install {' '.join(missing)}")
 
 
 def train(cfg: TrainConfig, run: RunFolder, crew: Crew, stop: Stop) -> Loop:
@@ -113,6 +105,7 @@ def train(cfg: TrainConfig, run: RunFolder, crew: Crew, stop: Stop) -> Loop:
     )
     loop = Loop(parts, arguments)
     if crew.first:
+        loop.progress.reports = reports.opened(cfg, run, last.step if last else 0)
         _begin(loop, last)
         for line in data.told:
             run.say(line)
@@ -122,7 +115,7 @@ def train(cfg: TrainConfig, run: RunFolder, crew: Crew, stop: Stop) -> Loop:
             run.say(f"what is learnt: {page}")
 
     # ---- loop ----
-    with wiring.quantised_as_loaded(model):
+    with wiring.quantised_as_loaded(model), loop.progress.reports or nullcontext():
         loop.run(last)
 
     # ---- save ----

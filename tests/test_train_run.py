@@ -46,7 +46,7 @@ def test_a_run_is_a_folder(finished):
     names = {path.name for path in finished.iterdir()}
     assert names == {
         "config.yaml", "command.json", "pid", "train.log", "metrics.jsonl", "exit_code",
-        "loss.png", "checkpoints", "adapter",
+        "loss.png", "tensorboard", "checkpoints", "adapter",
     }  # fmt: skip
     assert (finished / "exit_code").read_text() == "0\ntrained 8 steps\n"
     assert (finished / "loss.png").read_bytes().startswith(b"\x89PNG")
