@@ -55,7 +55,9 @@ have no effect, or are refused. They come from the flags of THUDM/ChatGLM3's `fi
 YAML of its `finetune_hf.py`, Firefly's JSON (`--train-args-file`, which is QLoRA in the layout
 `eos-per-turn` unless it says otherwise) and transformers_tasks' `train.py`. A `finetune_hf.py`
 YAML without `peft_config` trains all weights, as it did there; its data files are looked up in
-`--data-dir`.
+`--data-dir`. With that YAML, Firefly's JSON, or the flags that transformers_tasks alone spelt so
+(`--train_path`, `--save_freq`, ...), a step is one batch unless an accumulation is given, as it
+was there.
 
 | name | here |
 |---|---|

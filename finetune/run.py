@@ -241,7 +241,9 @@ def farewell(config: TrainConfig) -> str:
     if config.method in ("full", "freeze"):
         opened, field, buttons = ["--model", str(folder / "model")], "path", ("look", "open")
     else:
+        bits = 4 if config.method == "qlora" else config.quantization_bit
         model += ["--tokenizer", config.tokenizer] if config.tokenizer else []
+        model += ["--quantization-bit", str(bits)] if bits else []
         opened, field = [*model, "--adapter", str(folder / "adapter")], "adapter_path"
         buttons = ("add",)
     raw = ["--raw"] if config.layout in ("prompt-response", "chatglm1") else []

@@ -11,6 +11,7 @@ happened. Not covered: going on with another number of processes.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import sys
@@ -175,10 +176,20 @@ def _begin(loop: Loop, last: Checkpoint | None) -> None:
     whole = sum(p.numel() for p in parts.model.parameters())
     parts.run.say(
         f"{parts.cfg.method} on {parts.info.name} ({parts.info.family}), {loop.together()}: "
-        f"{learns:,} of {whole:,} numbers learn, {parts.about.steps} steps"
+        f"{learns:,} of {whole:,} numbers learn, {parts.about.steps} steps {_of(parts)}"
     )
     if last is not None:
         parts.run.say(f"going on after step {last.step}, from {last.path}")
+
+
+def _of(parts: Parts) -> str:
+    """What a step is made of: `of 16 rows (2 x 8)`; of packed rows, of sequences."""
+    numbers = [parts.cfg.batch_size, parts.cfg.accumulation, parts.about.world]
+    several = [str(number) for number in numbers if number > 1]
+    factors = f" ({' x '.join(several)})" if len(several) > 1 else ""
+    what = "sequence" if parts.cfg.packing else "row"
+    count = math.prod(numbers)
+    return f"of {count} {what}{'' if count == 1 else 's'}{factors}"
 
 
 def _hand_over(loop: Loop) -> None:
