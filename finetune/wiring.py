@@ -21,6 +21,7 @@ from finetune.data import Epoch, Part, Place, Plan, Source, Stream
 from finetune.formats import read_row
 from finetune.fused import fuse
 from finetune.layouts import Example, Limits, choose
+from finetune.layouts.example import NOTHING_LEARNT
 from finetune.learnt_head import learn_only
 from finetune.loader import Loader
 from finetune.preview import preview, sanity_check
@@ -133,7 +134,7 @@ def prepare(cfg: TrainConfig, info: ModelInfo, model: Any, crew: Crew) -> Data:
     loader = Loader(stream, part, cfg.dataloader_num_workers)
     each = survey.batches_of_an_epoch
     if not each:
-        raise BadRequest("; ".join(["no row can be trained on", *survey.tally.lines()[1:]]))
+        raise BadRequest("; ".join(["no row can be trained on", *_why(survey.tally, cfg)]))
     steps = math.ceil(math.ceil(each / crew.world) * cfg.epochs / cfg.accumulation)
     return Data(
         Endless(loader, each),
@@ -235,6 +236,16 @@ def _first_row(stream: Stream, dialect: Any) -> Iterator[str]:
         if isinstance(made, Example):
             return sanity_check(made, dialect)
     return iter(())
+
+
+def _why(tally: Tally, cfg: TrainConfig) -> list[str]:
+    """What became of all rows, and what to do where they are too long."""
+    said = tally.lines()[1:]
+    longer = any("longer than" in reason for reason in tally.skipped)
+    if longer or (cfg.overlong == "truncate" and NOTHING_LEARNT in tally.skipped):
+        other = ", or give --overlong cut-turns or truncate" if cfg.overlong == "skip" else ""
+        said.append(f"raise --max-seq-length ({cfg.max_seq_length}){other}")
+    return said
 
 
 def _told(tally: Tally, exact: bool) -> tuple[str, ...]:

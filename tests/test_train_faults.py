@@ -189,6 +189,20 @@ def test_rows_that_cannot_be_trained_on_end_it_before_it_begins(tmp_path):
     assert "no row can be trained on" in outcome(tmp_path / "x").reason
 
 
+@pytest.mark.parametrize(
+    ("overlong", "sentence"),
+    [
+        ("skip", "longer than 8 tokens; raise --max-seq-length (8), or give --overlong cut-turns"),
+        ("truncate", "nothing in it is learnt; raise --max-seq-length (8)"),
+    ],
+)
+def test_rows_that_are_all_too_long_say_what_to_do(overlong, sentence, tmp_path):
+    flags = ("--max-seq-length", "8", "--overlong", overlong)
+    rows = write_rows(tmp_path / "rows.jsonl", ["a long question " * 9])
+    assert train(tmp_path / "x", *FLAGS, *flags, rows=rows) == ends.REFUSED
+    assert sentence in outcome(tmp_path / "x").reason
+
+
 def test_bad_rows_among_good_ones_are_counted_with_their_lines(tmp_path):
     rows = write_rows(tmp_path / "rows.jsonl")
     with rows.open("a", encoding="utf-8") as stream:

@@ -46,7 +46,7 @@ def test_a_run_is_a_folder(finished):
     names = {path.name for path in finished.iterdir()}
     assert names == {
         "config.yaml", "command.json", "pid", "train.log", "metrics.jsonl", "exit_code",
-        "loss.png", "checkpoints", "adapter",
+        "loss.png", "tensorboard", "checkpoints", "adapter",
     }  # fmt: skip
     assert (finished / "exit_code").read_text() == "0\ntrained 8 steps\n"
     assert (finished / "loss.png").read_bytes().startswith(b"\x89PNG")
@@ -96,23 +96,6 @@ def test_the_adapter_answers_what_it_learnt_and_the_base_does_not(finished):
         assert not answers["base"].startswith(ANSWER)
     finally:
         manager.close()
-
-
-@pytest.mark.parametrize(
-    ("flags", "place"),
-    [
-        (("--method", "ptuning", "--pre-seq-len", "8", "--lr", "5e-2", "--packing"), "adapter"),
-        (("--method", "full", "--lr", "1e-3", "--gradient-checkpointing"), "model"),
-        (("--method", "freeze", "--lr", "1e-3"), "model"),
-        (("--method", "qlora", "--lr", "1e-3"), "adapter"),
-    ],
-)
-def test_every_method_runs_to_its_result(flags, place, tmp_path):
-    flags = (*flags, "--max-steps", "3", "--warmup-ratio", "0", "--log-interval", "1")
-    assert train(tmp_path / "x", *flags) == 0
-    losses = measured(tmp_path / "x")
-    assert losses[3] < losses[1]
-    assert logits_with(tmp_path / "x" / place).isfinite().all()
 
 
 def test_rows_packed_or_apart_have_the_same_first_loss(tmp_path):

@@ -295,9 +295,18 @@ def test_the_result_is_chatted_with_by_a_command_that_is_said():
     said = run.farewell(lora)
     assert "python launch.py --model THUDM/chatglm3-6b --adapter runs/a/adapter" in said
     assert "python -m finetune.inference --model THUDM/chatglm3-6b --adapter runs/a/adapter" in said
-    assert "tab Models" in said and "--raw" not in said
+    assert '"Models" / "模型", put runs/a/adapter\n' in said and "--raw" not in said
+    assert (
+        'under "Folder or file of an adapter" / "适配器的文件夹或文件" and press "Add" / "添加"'
+        in said
+    )
+    moved = run.farewell(replace(lora, tokenizer="words"))
+    assert "--tokenizer words --adapter runs/a/adapter" in moved
     pairs = replace(lora, layout="prompt-response", method="full")
-    assert "python -m finetune.inference --model runs/a/model --raw" in run.farewell(pairs)
+    said = run.farewell(pairs)
+    assert "python -m finetune.inference --model runs/a/model --raw" in said
+    assert 'under "Folder on this machine, or a hub id"' in said
+    assert 'press "Look" / "查看", then "Open" / "打开"' in said
 
 
 def test_scripts_take_no_more_processes_than_cards_unless_told(file):
