@@ -8,6 +8,7 @@ the command on the other machines; each starts its own, docs/many_machines.md sh
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 CONFIGS = Path(__file__).parent / "configs"
 PORT = 29500
 TERMINATED = 143
+ACCELERATE_STARTED_ONE = (
+    "accelerate launch was asked for several processes and started one, as it does on a CPU: give "
+    "--num-gpus with their number, or start with torchrun"
+)
 _HOST = re.compile(r"(?P<host>\S+)(\s+slots=(?P<slots>\d+))?\s*\Z")
 _ADDRESS = re.compile(r"(?P<host>[\w.\-]+|\[[0-9a-fA-F:]+\])(:(?P<port>\d{1,5}))?\Z")
 
@@ -141,6 +146,13 @@ def environment(
     return {**added, **environ}
 
 
+def own_programs_first(environ: Mapping[str, str]) -> str:
+    """PATH, with the folder of this Python before all others."""
+    own = str(Path(sys.executable).parent)
+    others = [part for part in environ.get("PATH", os.defpath).split(os.pathsep) if part != own]
+    return os.pathsep.join([own, *others])
+
+
 def on_cpu(config: TrainConfig, machine: Machine) -> bool:
     return config.device == "cpu" or (config.device == "auto" and not machine.gpus)
 
@@ -172,12 +184,14 @@ def _terminated(signum: int, frame: FrameType | None) -> None:
 
 def world_problem(config: TrainConfig, environ: Mapping[str, str]) -> list[str]:
     """A sentence when another number of processes runs than was asked for."""
-    if "WORLD_SIZE" not in environ:
-        return []
     try:
         wanted = place(config).world
     except ValueError:
         return []  # said by `machine_problems`
+    if "WORLD_SIZE" not in environ:
+        # Of one process accelerate's launcher tells no master.
+        several = {"ACCELERATE_USE_CPU", "MASTER_ADDR"} <= environ.keys()
+        return [ACCELERATE_STARTED_ONE] if several and wanted <= 1 else []
     runs = environ["WORLD_SIZE"]
     if not wanted or str(wanted) == runs:
         return []

@@ -93,6 +93,8 @@ def arguments(
     file = launching.deepspeed_file(cfg)
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else it warns that it found nothing better
+    if file:  # it builds with the ninja beside this Python, which need not be the shell's
+        os.environ["PATH"] = launching.own_programs_first(os.environ)
     interval = cfg.save_interval or (1 << 40)
     return TrainingArguments(
         output_dir=str(run.checkpoints),

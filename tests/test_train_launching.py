@@ -180,6 +180,20 @@ def test_the_number_of_processes_that_run_is_compared(words, world, fits, file):
         assert f"processes were asked for and {world} run" in found
 
 
+def test_accelerate_that_starts_one_process_of_several_is_told(file):
+    asked = {"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1"}
+    assert "accelerate launch was asked for several" in wrong("", file, **asked)
+    assert several("--num-gpus 2", file, **asked).num_gpus == 2
+    assert several("", file, WORLD_SIZE="2", **asked)
+    assert several("", file, ACCELERATE_USE_CPU="True")
+
+
+def test_deepspeed_builds_with_the_programs_beside_this_python():
+    own = os.path.dirname(sys.executable)
+    found = launching.own_programs_first({"PATH": f"/bin:{own}:/usr/bin"})
+    assert found.split(":") == [own, "/bin", "/usr/bin"]
+
+
 def test_a_launcher_is_needed_once_only(file):
     asked = several("--num-gpus 2", file)
     assert launching.needs_launcher(asked, {})
