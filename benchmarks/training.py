@@ -41,7 +41,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +229,11 @@ def ratios(steps: dict[str, list[dict[str, Any]]], clock: str) -> dict[str, Any]
 
 def measure(table: Table, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The figures of a table. Exits without any where the ways did not train the same."""
-    model = EMBEDDED if table.size == "embedded" else random_model(folder / "model")
+    model = EMBEDDED
+    if table.size != "embedded":
+        model = folder / "model"
+        with get_context("spawn").Pool(1) as pool:  # its weights would stay in this memory
+            pool.apply(random_model, (model,))
     about = prepare(table, model, folder)
     print(json.dumps(about), flush=True)
     pythons = {"ours": sys.executable, "official": sys.executable, "trl": options.trl_python}
@@ -282,7 +287,8 @@ def tables(options: argparse.Namespace) -> dict[str, Any]:
             print(f"{name}: left out, its rows or the real vocabulary are not in {SHARED}")
             continue
         with tempfile.TemporaryDirectory() as folder:
-            found[name] = measure(table, options, Path(folder))
+            chosen = replace(table, rows=options.sample or table.rows)
+            found[name] = measure(chosen, options, Path(folder))
         print(name, json.dumps(found[name], indent=1), flush=True)
     return found
 
@@ -291,6 +297,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="training speed; see the top of the file")
     parser.add_argument("--only", default="", choices=[*TABLES, "first-step"], help="one table")
     parser.add_argument("--rounds", type=int, default=3, help="rounds forth and back")
+    parser.add_argument("--sample", type=int, default=0, help="rows of a table; 0: its own")
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the large file")
     parser.add_argument("--trl-python", default="", help="a python with TRL and our libraries")
     options = parser.parse_args()

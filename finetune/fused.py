@@ -1,6 +1,6 @@
 """What stands around the matrices of a layer, in fewer passes over memory: the same values.
 
-    fuse(model)       # a 0.3B in bf16 on a CPU trains 1.7 times as fast
+    fuse(model)       # LoRA on a 0.3B: 1.4 times as fast in bf16 on a CPU, 1.2 in fp32
 
 Where matrices are multiplied quickly, most of a step goes by in casting, scaling and adding up:
 PEFT turns a LoRA's input to fp32 and back and walks three times over its output; the halves of a
@@ -13,6 +13,7 @@ parameters that are gathered when their own module is called (ZeRO, FSDP).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -79,32 +80,44 @@ def _lora(
     base = module.base_layer
     (name,) = module.lora_A
     off = module.disable_adapters or module.merged or module.active_adapters != [name]
-    if off or rest or options or x.dtype != base.weight.dtype:
+    if off or rest or options or not (x.dtype == base.weight.dtype == _computed_in(x)):
         return plain(x, *rest, **options)
     dropout = module.lora_dropout[name]
     dropped = x if isinstance(dropout, nn.Identity) else dropout(x)
     pair = module.lora_A[name].weight, module.lora_B[name].weight
-    weight = base.weight, base.bias
-    out: Tensor = _LoraLinear.apply(x, dropped, *weight, *pair, module.scaling[name])
+    frozen = _Frozen(base.weight, base.bias, module.scaling[name])
+    out: Tensor = _LoraLinear.apply(frozen, x, dropped, *pair)
     return out
 
 
+def _computed_in(x: Tensor) -> torch.dtype:
+    """The number type of a product with x."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class _Frozen:
+    """What of a LoRA's layer does not learn."""
+
+    weight: Tensor
+    bias: Tensor | None
+    scale: float
+
+
 class _LoraLinear(torch.autograd.Function):
-    """x W' + b + scale d A' B' for a frozen W, where d is x or what dropout left of it."""
+    """x W' + b + scale d A' B' of `frozen`, x, d, A and B; d is x or what dropout left of it."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, dropped: Tensor, weight: Tensor, bias: Tensor | None,
-        a: Tensor, b: Tensor, scale: float,
-    ) -> Tensor:  # fmt: skip
-        kind = x.dtype
+    def forward(ctx: Any, frozen: _Frozen, *parts: Tensor) -> Tensor:
+        x, dropped, a, b = parts
         flat, thin = x.flatten(0, -2), dropped.flatten(0, -2)  # (N, in)
-        small, wide = a.to(kind), b.to(kind)  # (r, in), (out, r)
-        inner = (thin @ small.t()).mul_(scale)  # (N, r)
-        out = nn.functional.linear(flat, weight, bias)  # (N, out)
+        small, wide = a.to(x.dtype), b.to(x.dtype)  # (r, in), (out, r)
+        inner = (thin @ small.t()).mul_(frozen.scale)  # (N, r)
+        out = nn.functional.linear(flat, frozen.weight, frozen.bias)  # (N, out)
         out.addmm_(inner, wide.t())
-        ctx.save_for_backward(thin, inner, weight, small, wide)
-        ctx.scale, ctx.same, ctx.kind = scale, dropped is x, a.dtype
+        ctx.save_for_backward(thin, inner, frozen.weight, small, wide)
+        ctx.scale, ctx.same, ctx.kind = frozen.scale, dropped is x, a.dtype
         return out.view(*x.shape[:-1], -1)
 
     @staticmethod
@@ -116,7 +129,7 @@ class _LoraLinear(torch.autograd.Function):
         to_a = (inwards.t() @ thin).to(ctx.kind)
         to_b = (flat.t() @ inner).to(ctx.kind)
         shape = (*grad.shape[:-1], -1)
-        needs_x, needs_dropped = ctx.needs_input_grad[:2]
+        _, needs_x, needs_dropped, *_ = ctx.needs_input_grad
         to_x = to_dropped = None
         if needs_x:
             to_x = flat @ weight  # (N, in)
@@ -125,7 +138,7 @@ class _LoraLinear(torch.autograd.Function):
             to_x = to_x.view(shape)
         if needs_dropped and not ctx.same:
             to_dropped = (inwards @ small).view(shape)
-        return to_x, to_dropped, None, None, to_a, to_b, None
+        return None, to_x, to_dropped, to_a, to_b
 
 
 # ---- rotary positions ----
