@@ -241,7 +241,8 @@ def _several(cfg: TrainConfig) -> int:
         now = time.strftime("%Y%m%d-%H%M%S")
         cfg = replace(cfg, output_dir=str(config.run_folder(cfg, now, RUNS)))
     around = launching.environment(cfg, place, this_machine(), os.environ)
-    return launching.start(launching.command(place, config.to_argv(cfg)), around)
+    command = launching.command(place, config.to_argv(cfg))
+    return launching.start(command, around, Path(cfg.output_dir))
 
 
 if __name__ == "__main__":

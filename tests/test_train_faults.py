@@ -10,10 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
-from finetune import checkpoints, ends
+from finetune import checkpoints, ends, launching
 from finetune.loop import Loop
 from finetune.run_folder import outcome
 from tests.shared_files import ROOT
@@ -146,6 +147,46 @@ def test_a_stop_is_obeyed_after_the_step_and_saved(number, tmp_path, monkeypatch
     assert train(tmp_path / "whole", *FLAGS, *ONCE) == 0
     assert train(tmp_path / "x", *FLAGS, *ONCE, "--resume", "last") == 0
     assert measured(tmp_path / "x") == measured(tmp_path / "whole")
+
+
+def test_of_a_trainer_that_was_killed_the_one_who_started_it_has_the_last_word(tmp_path, capsys):
+    """As the system's out-of-memory killer does; what it had is given back, and a run may begin."""
+    code = (
+        "import os, sys, pathlib, finetune.run_folder as f\n"
+        "with f.RunFolder(pathlib.Path(sys.argv[1])).claimed(): os.kill(os.getpid(), 9)"
+    )
+    place = tmp_path / "x"
+    assert launching.start([sys.executable, "-c", code, str(place)], os.environ, place) == 128 + 9
+    said = capsys.readouterr().err
+    assert "killed, or the machine ran out of memory. nothing was saved yet: start it again" in said
+    assert outcome(place).state == "killed"
+    assert train(place, *FLAGS, "--resume", "last") == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="groups of processes are not there")
+@pytest.mark.parametrize("several", [(), ("--num-gpus", "2")], ids=["alone", "two"])
+def test_a_stop_ends_every_process_and_saves(several, tmp_path):
+    """With processes that tokenise, all of one group, as a terminal and torchrun tell it."""
+    rows = write_rows(tmp_path / "rows.jsonl", [f"hello {n}" for n in range(99)])
+    words = [sys.executable, "-m", "finetune.train", "--train-file", str(rows), *SHORT, *several]
+    words += ["--output-dir", str(tmp_path / "x"), "--dataloader-num-workers", "1"]
+    words += ["--max-steps", "9999", "--log-interval", "1"]
+    with subprocess.Popen(words, cwd=ROOT, text=True, start_new_session=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:  # fmt: skip
+        assert process.stdout
+        said = [next(line for line in process.stdout if line.startswith("global step 2"))]
+        family = psutil.Process(process.pid).children(recursive=True)
+        if several:
+            process.terminate()
+        else:
+            os.killpg(process.pid, signal.SIGTERM)
+        said += process.stdout.readlines()
+    assert process.returncode == 128 + signal.SIGTERM, "".join(said)
+    assert len(family) >= (5 if several else 1)
+    assert not psutil.wait_procs(family, timeout=20)[1]
+    found = checkpoints.complete(tmp_path / "x" / "checkpoints")
+    assert found and f"stopped after step {found[0].step}" in outcome(tmp_path / "x").reason
 
 
 def test_a_stop_in_a_save_waits_for_its_end(tmp_path, monkeypatch):

@@ -193,7 +193,7 @@ def test_the_program_explains_itself(words, code, said, capsys):
 def test_what_runs_is_said_and_is_the_trainer(monkeypatch, capsys, file):
     seen = {}
 
-    def start(command, environ):
+    def start(command, environ, folder):
         seen.update(command=command, environ=environ)
         return 7
 
