@@ -97,7 +97,7 @@ def train(script: Script, words: Sequence[str], environ: Mapping[str, str]) -> i
         print(f"note: {note}", file=sys.stderr)
     print(shlex.join(command), file=sys.stderr, flush=True)
     around = launching.environment(plan.config, place, machine, with_root(environ))
-    return launching.start(command, around)
+    return launching.start(command, around, Path(plan.config.output_dir))
 
 
 def plan_of(

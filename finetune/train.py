@@ -178,10 +178,14 @@ def _begin(loop: Loop, last: Checkpoint | None) -> None:
     whole = sum(p.numel() for p in parts.model.parameters())
     parts.run.say(
         f"{parts.cfg.method} on {parts.info.name} ({parts.info.family}), {loop.together()}: "
-        f"{learns:,} of {whole:,} numbers learn, {parts.about.steps} steps {_of(parts)}"
+        f"{learns:,} of {whole:,} numbers learn, {_steps(parts.about.steps)} {_of(parts)}"
     )
     if last is not None:
         parts.run.say(f"going on after step {last.step}, from {last.path}")
+
+
+def _steps(count: int) -> str:
+    return f"{count} step{'' if count == 1 else 's'}"
 
 
 def _of(parts: Parts) -> str:
@@ -224,7 +228,7 @@ def _guarded(cfg: TrainConfig, run: RunFolder, crew: Crew) -> int:
         code = ends.SIGNALLED + stop.signal
         run.end(code, f"stopped after step {loop.state.global_step}. {ends.how_to_go_on(run)}")
         return code
-    run.end(ends.FINISHED, f"trained {loop.state.global_step} steps")
+    run.end(ends.FINISHED, f"trained {_steps(loop.state.global_step)}")
     print(farewell(replace(cfg, output_dir=str(run.path))))
     return 0
 
@@ -243,7 +247,8 @@ def _several(cfg: TrainConfig) -> int:
         now = time.strftime("%Y%m%d-%H%M%S")
         cfg = replace(cfg, output_dir=str(config.run_folder(cfg, now, RUNS)))
     around = launching.environment(cfg, place, this_machine(), os.environ)
-    return launching.start(launching.command(place, config.to_argv(cfg)), around)
+    command = launching.command(place, config.to_argv(cfg))
+    return launching.start(command, around, Path(cfg.output_dir))
 
 
 if __name__ == "__main__":

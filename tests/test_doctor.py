@@ -166,7 +166,7 @@ def test_the_report_is_json_on_demand(tmp_path, capsys):
 
 
 def test_bad_input_is_named_by_its_line_and_the_rest_is_looked_at(tmp_path, measured):
-    """Row 43 of the faults: each kind of bad row in one file."""
+    """Row 43 of the bad inputs: each kind of bad row in one file."""
     rows = [
         talk(USER, ANSWER),
         '{"conversations": [}',

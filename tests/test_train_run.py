@@ -168,6 +168,7 @@ def test_the_picture_goes_where_the_earlier_system_put_it_too(tmp_path):
 
 
 def test_two_runs_do_not_write_into_one_folder(finished, capsys):
+    """Row 41 of the bad inputs."""
     run = RunFolder(finished)
     with run.claimed():
         with pytest.raises(InUse, match="is being trained by process"), run.claimed():
