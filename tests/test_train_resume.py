@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -104,11 +105,18 @@ def test_a_finished_run_is_not_trained_further(root, tmp_path, monkeypatch):
     assert measured(tmp_path / "x") == measured(root / "whole")
 
 
-@pytest.fixture
-def stopped(root, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def once(root):
     """Cut off in step 6; step 4 is saved."""
-    cut_off(root, tmp_path / "cut", 6, monkeypatch)
-    return tmp_path / "cut"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        cut_off(root, root / "cut", 6, monkeypatch)
+    return root / "cut"
+
+
+@pytest.fixture
+def stopped(once, tmp_path):
+    """The run that was cut off, to go on with."""
+    return shutil.copytree(once, tmp_path / "cut")
 
 
 def refusal(stopped, root, capsys, *flags, rows="rows.jsonl"):
