@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from finetune.layouts.example import NOTHING_LEARNT
 from finetune.learnt_head import learn_only
 from finetune.loader import Loader
 from finetune.preview import preview, sanity_check
+from finetune.rehearsal import Rehearsal
 from finetune.row_attention import attend_by_rows
 from finetune.rows import open_rows
 from finetune.sources import sources
@@ -127,7 +128,7 @@ def prepare(cfg: TrainConfig, info: ModelInfo, model: Any, crew: Crew) -> Data:
         collator=collator,
     )  # fmt: skip
     files = sources(cfg.train_file, cfg.data_dir)
-    rows = with_tools(_talks(cfg, cfg.train_file, cfg.max_rows), cfg.mix_tools)
+    rows = with_tools(_talks(cfg, cfg.train_file, cfg.max_rows), cfg.mix_tools, info.embedded)
     stream = Stream(rows, encode, plan)
     survey = stream.survey()
     part = Part(crew.rank, crew.world)
@@ -188,14 +189,18 @@ def _talks(cfg: TrainConfig, names: Sequence[str], most: int) -> list[Source]:
     ]
 
 
-def with_tools(mine: list[Source], share: float) -> list[Source]:
-    """These rows and shipped ones that call tools, `share` of all, so that the ability stays."""
+def with_tools(mine: list[Source], share: float, embedded: bool = False) -> list[Source]:
+    """These rows and others that call tools, `share` of all, so that the ability stays: shipped
+    ones; for the embedded model dialogues as it was made from.
+    """
     if not share:
         return mine
-    shipped = [Talks(path, "auto") for path in SHIPPED]
+    others = [Source(Talks(path, "auto"), name="shipped rows with tools") for path in SHIPPED]
+    if embedded:
+        others = [Source(Rehearsal(), name="what the embedded model knows")]
     wanted = sum(len(source.rows) * source.weight for source in mine) * share / (1 - share)
-    weight = wanted / sum(map(len, shipped))
-    return [*mine, *(Source(talks, weight, "shipped rows with tools") for talks in shipped)]
+    weight = wanted / sum(len(source.rows) for source in others)
+    return [*mine, *(replace(source, weight=weight) for source in others)]
 
 
 def _dev(cfg: TrainConfig, encode: Any, collator: Collator, part: Part) -> Dev | None:

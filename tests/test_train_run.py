@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from finetune import ends, progress
+from finetune import ends, probe, progress
 from finetune.data import Source
+from finetune.pretrain.frozen import normal
 from finetune.progress import clock
 from finetune.run_folder import InUse, RunFolder, outcome
 from finetune.train import main
@@ -201,8 +202,20 @@ def test_shipped_rows_with_tools_are_mixed_in(share):
     assert all(source.rows[0].tools for source in with_tools(mine, share)[2:])
 
 
+def test_the_embedded_model_rehearses_what_it_was_made_from():
+    mine = [Source([Conversation()] * 300)]
+    rehearsal = with_tools(mine, 0.5, embedded=True)[1]
+    assert len(rehearsal.rows) * rehearsal.weight == pytest.approx(300)
+    assert rehearsal.rows[7] == rehearsal.rows[7] != rehearsal.rows[8]
+    found = [rehearsal.rows[number] for number in range(300)]
+    assert any(talk.tools for talk in found) and any(not talk.tools for talk in found)
+    asked = {normal(turn.content) for talk in found for turn in talk.messages}
+    assert not asked & {normal(row["user"]) for row in probe.rows()}
+
+
 def test_a_run_with_mixed_rows_learns_from_both(tmp_path):
     assert train(tmp_path / "x", "--max-steps", "2", "--mix-tools", "50%", *FAST) == 0
+    assert re.search(r"^\d of 8 rows are trained on", log(tmp_path / "x"), re.MULTILINE)
 
 
 def test_a_log_that_cannot_be_written_here_is_refused_before_anything(tmp_path, capsys):
