@@ -4,6 +4,7 @@
     python -m benchmarks.training --only toolalpaca --rounds 3
     python -m benchmarks.training --trl-python /tmp/trl/bin/python    # with TRL beside
     python -m benchmarks.training --only first-step
+    python -m benchmarks.training --gpu                               # benchmarks/training_gpu.py
 
 The ways (benchmarks/training_ways.py), all LoRA on every linear layer by one AdamW, of one number
 type, one model, one seed, without dropout (else losses could not be compared):
@@ -46,7 +47,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from benchmarks import training_start
+from benchmarks import training_gpu, training_start
 from benchmarks.engine import ROOT, git
 from benchmarks.quantise import machine
 from finetune.formats import read_row
@@ -300,13 +301,23 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=0, help="rows of a table; 0: its own")
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the large file")
     parser.add_argument("--trl-python", default="", help="a python with TRL and our libraries")
+    parser.add_argument("--gpu", action="store_true", help="a random 6B on a card, nothing else")
     options = parser.parse_args()
+    if options.gpu:
+        figures = training_gpu.measure(lambda job: Way("ours", sys.executable, job))
+        if figures:
+            record({"gpu": figures})
+        return
     if options.only != "first-step" and not options.trl_python:
         print("trl: left out, --trl-python names no python that has it")
     figures = tables(options)
     if options.only in ("", "first-step"):
         figures["first-step"] = training_start.measure(options.rows)
         print("first-step", json.dumps(figures["first-step"], indent=1), flush=True)
+    record(figures)
+
+
+def record(figures: dict[str, Any]) -> None:
     row = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": " ".join(["python -m benchmarks.training", *shown(sys.argv[1:])]),

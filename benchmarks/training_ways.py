@@ -63,8 +63,10 @@ class Turns(TrainerCallback):
 
     seen: list[str] | None = field(default_factory=list)
     since: tuple[float, float] = (0.0, 0.0)
+    tokens: int = 0  # of the step, padding too
 
     def saw(self, batch: dict[str, Any]) -> None:
+        self.tokens += batch["input_ids"].numel()
         if self.seen is not None:
             self.seen += map(digest, rows_of(batch))
 
@@ -76,11 +78,14 @@ class Turns(TrainerCallback):
         if "loss" not in (logs or {}):
             return
         wall, cpu = clocks()
-        told = {
+        told: dict[str, Any] = {
             "loss": float(logs["loss"]),
             "wall": wall - self.since[0],
             "cpu": cpu - self.since[1],
         }
+        told["tokens"], self.tokens = self.tokens, 0
+        if torch.cuda.is_available():
+            told["peak_mib"] = torch.cuda.max_memory_allocated() >> 20
         if self.seen is not None:
             told["rows"], self.seen = sorted(self.seen), None
         print(MARK + json.dumps(told), flush=True)
