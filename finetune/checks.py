@@ -8,21 +8,16 @@ warning costs quality, information is for knowing.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Literal
-
-import jsonschema
-import referencing
-from referencing.exceptions import Unresolvable
+from typing import Literal
 
 from finetune.formats import tool_specs
 from finetune.formats.chatglm3 import EMPTY_BLOCK
+from finetune.tool_schema import BadSchema, misfit, schema_problem
 from glm.dialects.chatglm3 import INTERPRETER
-from glm.messages import Conversation, Message, ToolSpec
+from glm.messages import Conversation, Message, ToolCall, ToolSpec
 
 Weight = Literal["error", "warning", "information"]
 
@@ -125,15 +120,14 @@ def _tools(conversation: Conversation, spoken: list[Message]) -> Iterator[Proble
     if not calls and not interprets and not observed:
         yield Problem("tools-unused", "it has tools and calls none")
     for tool in conversation.tools:
-        if tool.parameters is not None and (wrong := _wrong(tool.parameters)):
+        if wrong := schema_problem(tool):
             yield Problem("bad-schema", f"the schema of {tool.name}: {wrong}")
     for call in calls:
         if not any(_declares(tool, call.name) for tool in conversation.tools):
             yield Problem("undeclared-tool", f"it calls {call.name}, which it does not declare")
             continue
-        schema = next((t.parameters for t in conversation.tools if t.name == call.name), None)
-        if schema is not None:
-            yield from _arguments(call.name, schema, call.arguments)
+        for tool in [tool for tool in conversation.tools if tool.name == call.name][:1]:
+            yield from _arguments(tool, call)
 
 
 def _declares(tool: ToolSpec, name: str) -> bool:
@@ -146,46 +140,15 @@ def _declares(tool: ToolSpec, name: str) -> bool:
     return name in listed or (not listed and bool(re.search(rf"\b{re.escape(name)}\b", tool.raw)))
 
 
-def _wrong(schema: Mapping[str, Any]) -> str:
-    return _validator(json.dumps(schema))[1]
-
-
-def _arguments(
-    name: str, schema: Mapping[str, Any], arguments: Mapping[str, Any]
-) -> Iterator[Problem]:
+def _arguments(tool: ToolSpec, call: ToolCall) -> Iterator[Problem]:
     """The first way in which arguments break a schema."""
-    validator, _ = _validator(json.dumps(schema))
-    if validator is None:
-        return
     try:
-        error = next(iter(validator.iter_errors(dict(arguments))), None)
-    except Unresolvable:
-        yield Problem("bad-schema", f"the schema of {name} refers to something outside itself")
+        wrong = misfit(tool, call.arguments)
+    except BadSchema as error:
+        yield Problem("bad-schema", f"the schema of {tool.name} {error}")
         return
-    except (RecursionError, re.error) as failure:
-        yield Problem("bad-schema", f"the schema of {name} cannot be applied: {failure}")
-        return
-    if error is None:
-        return
-    where = ".".join(str(step) for step in error.absolute_path)
-    said = error.message if len(error.message) <= 120 else error.message[:119] + "…"
-    yield Problem("arguments", f"{name}: {where}: {said}" if where else f"{name}: {said}")
-
-
-@lru_cache(maxsize=512)
-def _validator(schema: str) -> tuple[Any, str]:
-    """What checks arguments, or None and why there is none. Nothing outside is fetched."""
-    described = json.loads(schema)
-    if described and not {"type", "properties", "$ref", "anyOf", "oneOf"} & set(described):
-        return None, ""  # not a JSON schema but a list of what each argument means
-    kind = jsonschema.validators.validator_for(described, default=jsonschema.Draft202012Validator)
-    try:
-        kind.check_schema(described)
-    except jsonschema.exceptions.SchemaError as error:
-        return None, error.message[:120]
-    except (RecursionError, re.error) as error:
-        return None, str(error)[:120]
-    return kind(described, registry=referencing.Registry()), ""
+    if wrong:
+        yield Problem("arguments", f"{tool.name}: {wrong}")
 
 
 def _who(message: Message) -> str:

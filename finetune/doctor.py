@@ -96,8 +96,9 @@ class Diagnosis:
             if code not in self.counts:
                 continue
             weight, meaning = CHECKS[code]
-            lines.append(f"{weight}: {self.counts[code]} x {meaning} [{code}]")
             shown = self.places[code][:SHOWN]
+            times = f"{self.counts[code]} x " if shown[0][0] else ""  # of a row, or of the file
+            lines.append(f"{weight}: {times}{meaning} [{code}]")
             lines += [f"    {place}: {said}" if place else f"    {said}" for place, said in shown]
             if self.counts[code] > len(shown) and shown[0][0]:
                 lines.append(f"    and {self.counts[code] - len(shown)} more")

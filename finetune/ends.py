@@ -10,10 +10,11 @@ import signal
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from finetune import checkpoints
-from finetune.run_folder import RunFolder
+from finetune.run_folder import RunFolder, outcome
 from glm.errors import GlmError
 
 FINISHED, FAILED, REFUSED, NO_MEMORY, NOT_FINITE, DISK_FULL = 0, 1, 2, 3, 4, 5
@@ -105,6 +106,14 @@ def how_to_go_on(run: RunFolder) -> str:
         f"saved is {found[0].path}; go on with: python -m finetune.train "
         f"--config {run.config} --output-dir {run.path} --resume last"
     )
+
+
+def last_word(folder: Path) -> str:
+    """What to say of a run that could not say how it ended; "" of all others."""
+    found = outcome(folder)
+    if found.state != "killed":
+        return ""
+    return f"{folder}: {found.reason}. {how_to_go_on(RunFolder(folder))}"
 
 
 def tell(run: RunFolder, error: BaseException, stop: Stop) -> int:

@@ -20,6 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from finetune import network
+from finetune.ends import SIGNALLED, last_word
 from finetune.machine import Machine
 from finetune.paths import path_problem
 
@@ -162,8 +163,18 @@ def needs_launcher(config: TrainConfig, environ: Mapping[str, str]) -> bool:
     return "WORLD_SIZE" not in environ and place(config).world > 1
 
 
-def start(command: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run to the end and return the exit code; ending this process ends the training."""
+def start(command: Sequence[str], environ: Mapping[str, str], folder: Path) -> int:
+    """Run to the end and return the exit code; ending this process ends the training.
+
+    Of a run that is killed the last word is said here.
+    """
+    code = _wait(command, environ)
+    if word := last_word(folder):
+        print(word, file=sys.stderr)
+    return code if code >= 0 else SIGNALLED - code
+
+
+def _wait(command: Sequence[str], environ: Mapping[str, str]) -> int:
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
         with subprocess.Popen(list(command), env=dict(environ)) as process:

@@ -53,7 +53,8 @@ class Ruler:
             token.special and token.role is not None and token.id != ids[-1]
             for token in shown[self.limit + 1 :]
         )
-        turns = f" and the {after} turns after it" if after else ""
+        following = "turn" if after == 1 else f"{after} turns"
+        turns = f" and the {following} after it" if after else ""
         left = f"{sum(marks[: self.limit])} of {sum(marks)} learnt tokens are left"
         return f"{len(ids)} tokens, {over} over {self.limit}: cuts a turn of {role}{turns}; {left}"
 

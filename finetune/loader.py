@@ -12,6 +12,7 @@ made ahead. It is plain numbers and holds for any number of processes and worker
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -85,7 +86,17 @@ class Loader:
     def _read(self, epoch: Epoch) -> Iterable[tuple[Batch, Place]]:
         if not self.workers:
             return epoch
-        return DataLoader(epoch, batch_size=None, num_workers=self.workers)
+        return DataLoader(
+            epoch, batch_size=None, num_workers=self.workers, worker_init_fn=_leave_stopping
+        )
+
+
+def _leave_stopping(worker: int) -> None:
+    """A stop that reaches a whole group of processes is the trainer's business: it finishes the
+    step, for which it needs its workers, and ends them itself.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def fingerprint(stream: Stream) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def arguments(
         greater_is_better=False,
         ignore_data_skip=True,  # the stream knows its place
         remove_unused_columns=False,
-        report_to=list(cfg.report_to) or "none",
+        report_to="none",  # finetune/reports.py does
         ddp_find_unused_parameters=False,
         dataloader_pin_memory=False,
         deepspeed=str(file) if file else None,

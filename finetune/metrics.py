@@ -21,7 +21,7 @@ from functools import cache
 from typing import Any
 
 from finetune.pretrain.figures import wilson
-from finetune.tool_schema import has_schema, misfit
+from finetune.tool_schema import BadSchema, has_schema, misfit
 from glm.errors import BadRequest
 from glm.messages import ToolCall, ToolSpec
 
@@ -229,9 +229,18 @@ def call_scores(
 
 def _schema(calls: Sequence[ToolCall], tools: Mapping[str, ToolSpec]) -> Score:
     """Calls that fit the schema of their tool; a tool that is not offered is wrong."""
-    counted = [c for c in calls if c.name not in tools or has_schema(tools[c.name])]
-    fit = [c for c in counted if c.name in tools and not misfit(tools[c.name], c.arguments)]
-    return share(len(fit) == len(counted)) if counted else Score(0, 0)
+    fit = [found for call in calls if (found := _fits(call, tools.get(call.name))) is not None]
+    return share(all(fit)) if fit else Score(0, 0)
+
+
+def _fits(call: ToolCall, tool: ToolSpec | None) -> bool | None:
+    """None where there is no schema to break."""
+    if tool is None:
+        return False
+    try:
+        return not misfit(tool, call.arguments) if has_schema(tool) else None
+    except BadSchema:
+        return None
 
 
 def _fields(wanted: Sequence[ToolCall], given: Sequence[ToolCall]) -> Scores:

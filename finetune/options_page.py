@@ -36,6 +36,17 @@ do before (see THUDM/ChatGLM3 issue 532); ours is a quarter of it, with a warm-u
 ours is 1e-5. Neither preset chooses fp16, which the official scripts did and which ended in a loss
 of 0 or NaN for many; `--precision fp16` does.
 """
+REPORT_TEXT = """
+## Where the measurements go
+
+Into the run's folder, always: `train.log`, `metrics.jsonl`, `loss.png`, and `tensorboard/`, which
+`tensorboard --logdir runs` shows (read with TensorBoard 2.21.0; training needs none of it).
+`--report-to wandb` and `--report-to swanlab` also hand them to Weights & Biases and SwanLab, which
+are not installed by us (tried: wandb 0.31.0, swanlab 0.10.3). Both send the losses, the options and
+facts about the machine to their servers; with `WANDB_MODE=offline` and `SWANLAB_MODE=offline` they
+write into the run's folder alone. Their other variables (`WANDB_PROJECT`, `WANDB_DIR`,
+`SWANLAB_PROJECT`, `SWANLAB_LOG_DIR`) count. A log that fails is left out; the run goes on.
+"""
 EARLIER_TEXT = """
 ## Names of earlier systems
 
@@ -44,7 +55,9 @@ have no effect, or are refused. They come from the flags of THUDM/ChatGLM3's `fi
 YAML of its `finetune_hf.py`, Firefly's JSON (`--train-args-file`, which is QLoRA in the layout
 `eos-per-turn` unless it says otherwise) and transformers_tasks' `train.py`. A `finetune_hf.py`
 YAML without `peft_config` trains all weights, as it did there; its data files are looked up in
-`--data-dir`.
+`--data-dir`. With that YAML, Firefly's JSON, or the flags that transformers_tasks alone spelt so
+(`--train_path`, `--save_freq`, ...), a step is one batch unless an accumulation is given, as it
+was there.
 
 | name | here |
 |---|---|
@@ -62,7 +75,8 @@ def page() -> str:
     parts = [START]
     for group, about in groups(TrainConfig).items():
         parts += [f"\n## {group}\n\n{about}\n\n", *_table(group)]
-    parts += [PRESET_TEXT, *_presets(), EARLIER_TEXT, *_earlier(), SCRIPT_TEXT, *_scripts()]
+    parts += [PRESET_TEXT, *_presets(), REPORT_TEXT]
+    parts += [EARLIER_TEXT, *_earlier(), SCRIPT_TEXT, *_scripts()]
     return "".join(parts)
 
 

@@ -66,6 +66,7 @@ PRESETS: dict[str, dict[str, Values]] = {
             **_LINEAR,
             "lr": 2e-2,
             "pre_seq_len": 128,
+            "prefix_dropout": 0.1,
             "max_seq_length": 2048,
             "max_source_length": 1024,
             "max_target_length": 128,

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.layouts.example import NOT_LEARNT, Example, Layout, Limits, Skipped
+from finetune.layouts.pair import PairLayout
 from glm.dialects.base import Dialect, RoleToken
 from glm.messages import Conversation, Role
 
@@ -76,7 +77,7 @@ def preview(
         f"dialect {dialect.name}",
         _count(tokens, "token"),
         f"{learnt / max(tokens, 1):.0%} learnt",
-        _limit(limits),
+        _limit(limits, layout),
     ]
     body = "".join(_article(n, view, dialect) for n, view in enumerate(views, 1))
     page = (
@@ -179,7 +180,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _limit(limits: Limits) -> str:
-    if limits.max_source and limits.max_target:
+def _limit(limits: Limits, layout: Layout) -> str:
+    if isinstance(layout, PairLayout) and limits.max_source and limits.max_target:
         return f"question up to {limits.max_source}, answer up to {limits.max_target} tokens"
     return f"limit {limits.max_length:,}, longer rows: {limits.overlong}"

@@ -5,6 +5,7 @@ global step 40 (20.00%), epoch: 0.60, loss: 1.2345, speed: 3.10 step/s, 5120 tok
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 
+from finetune.reports import Reports
 from finetune.run_folder import RunFolder
 from glm.memory import read_memory
 
@@ -48,6 +50,7 @@ class Progress:
     total: int
     device: torch.device
     image: str = ""
+    reports: Reports | None = None
     best: float | None = None
     meter: Meter = field(default_factory=Meter)
 
@@ -64,15 +67,18 @@ class Progress:
             f"memory: {memory / 1e6:.0f} MB, time left: {clock(left)}"
         )
         about = {"steps_per_second": round(speed, 4), "tokens_per_second": round(rate, 1)}
-        self.run.measure(
-            {"step": step, "epoch": round(epoch, 4), **values, **about, "memory": memory}
-        )
+        self._measure({"step": step, "epoch": round(epoch, 4), **values, **about, "memory": memory})
         self.meter.start(step)
 
     def dev(self, step: int, epoch: float, loss: float) -> None:
         """A line about the dev loss."""
         self.run.say(f"global step {step}, epoch: {epoch:.2f}, dev loss: {loss:.5f}")
-        self.run.measure({"step": step, "epoch": round(epoch, 4), "dev_loss": loss})
+        self._measure({"step": step, "epoch": round(epoch, 4), "dev_loss": loss})
+
+    def _measure(self, row: dict[str, Any]) -> None:
+        self.run.measure(row)
+        if self.reports is not None:
+            self.reports.log(row)
 
     def better(self, loss: float, checkpoint: Path) -> None:
         """The dev loss is the least so far, and `checkpoint` has that model."""
@@ -93,23 +99,51 @@ class Progress:
         passing.replace(self.run.picture)
 
 
+# The colours of the page: what is learnt, and what it is measured on.
+TRAIN, DEV, INK, FAINT = "#1f7a68", "#c8762b", "#1f2421", "#8b938d"
+MANY = 80  # points of a line, from which on its mean is drawn over it
+
+
 def draw(rows: list[dict[str, Any]], file: Path) -> None:
     """The train and dev losses of metrics.jsonl's rows over the steps, as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    for key, name, style in (("loss", "train", "-"), ("dev_loss", "dev", "o-")):
-        points = [(row["step"], row[key]) for row in rows if key in row]
-        if points:
-            axes.plot(*zip(*points, strict=True), style, label=name, markersize=4)
-    axes.set_xlabel("step")
-    axes.set_ylabel("loss")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(file, format="png", dpi=110)
+    train, dev = ([(r["step"], r[k]) for r in rows if k in r] for k in ("loss", "dev_loss"))
+    if train:
+        _train_line(axes, train)
+    if dev:
+        best = min(dev, key=lambda point: point[1])
+        name = f"dev, best {best[1]:.4g} at step {best[0]}"
+        axes.plot(*zip(*dev, strict=True), "o-", color=DEV, markersize=4, label=name, zorder=4)
+        axes.plot(*best, "o", color=DEV, markersize=9, markeredgecolor="white", zorder=5)
+    axes.margins(y=0.1)
+    axes.set_xlabel("step", color=FAINT)
+    axes.set_ylabel("loss", color=FAINT)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(FAINT)
+    axes.tick_params(colors=INK, length=0, labelsize=9)
+    axes.grid(axis="y", color=FAINT, alpha=0.25, linewidth=0.8)
+    axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
+    figure.savefig(file, format="png", dpi=150)
+
+
+def _train_line(axes: Any, points: list[tuple[int, float]]) -> None:
+    """The line, a point where it is one; of many points their mean over it."""
+    steps, losses = zip(*points, strict=True)
+    if len(points) < MANY:
+        axes.plot(steps, losses, "-" if len(points) > 1 else "o", color=TRAIN, label="train")
+        return
+    axes.plot(steps, losses, color=TRAIN, alpha=0.3, linewidth=0.8)
+    sums = [0.0, *itertools.accumulate(losses)]
+    reach, last = len(losses) // 40, len(losses)
+    spans = [(max(0, n - reach), min(last, n + reach + 1)) for n in range(last)]
+    means = [(sums[end] - sums[start]) / (end - start) for start, end in spans]
+    axes.plot(steps, means, color=TRAIN, linewidth=1.8, label="train, smoothed")
 
 
 def memory_in_use(device: torch.device) -> int:

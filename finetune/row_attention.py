@@ -47,10 +47,9 @@ def forward(
         out, _ = sdpa_attention_forward(module, query, key, value, seen, **options)
         return out, None
     scale, dropout = options.get("scaling"), options.get("dropout", 0.0)
-    lines = [
-        _line(query[b : b + 1], key[b : b + 1], value[b : b + 1], edges, (scale, dropout))
-        for b, edges in enumerate(_edges(positions.expand(len(query), -1)))
-    ]
+    split = zip(query.split(1), key.split(1), value.split(1), strict=True)
+    edges = _edges(positions.expand(len(query), -1))
+    lines = [_line(*line, cut, (scale, dropout)) for line, cut in zip(split, edges, strict=True)]
     return torch.cat(lines).transpose(1, 2).contiguous(), None
 
 
@@ -68,17 +67,17 @@ def _line(
     query: Tensor, key: Tensor, value: Tensor, edges: list[int], how: tuple[Any, float]
 ) -> Tensor:
     scale, dropout = how
+    sizes = [stop - start for start, stop in itertools.pairwise(edges)]
     rows = [
         nn.functional.scaled_dot_product_attention(
-            query[:, :, start:stop],
-            key[:, :, start:stop],
-            value[:, :, start:stop],
+            *row,
             is_causal=True,
             scale=scale,
             dropout_p=dropout,
             enable_gqa=query.shape[1] != key.shape[1],
         )
-        for start, stop in itertools.pairwise(edges)
+        # split, for the way back from slices fills a whole line with zeros for each
+        for row in zip(*(part.split(sizes, 2) for part in (query, key, value)), strict=True)
     ]
     return torch.cat(rows, 2)
 

@@ -10,6 +10,7 @@ trainer ends with `farewell`. Needs only the standard library until the environm
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -96,7 +97,7 @@ def train(script: Script, words: Sequence[str], environ: Mapping[str, str]) -> i
         print(f"note: {note}", file=sys.stderr)
     print(shlex.join(command), file=sys.stderr, flush=True)
     around = launching.environment(plan.config, place, machine, with_root(environ))
-    return launching.start(command, around)
+    return launching.start(command, around, Path(plan.config.output_dir))
 
 
 def plan_of(
@@ -234,22 +235,37 @@ def _fewer(
 
 
 def farewell(config: TrainConfig) -> str:
-    """How to chat with what was trained."""
+    """How to chat with what was trained: by a command, and by the page's own button."""
     folder = Path(config.output_dir)
     model = ["--model", config.model] if config.model else []
     if config.method in ("full", "freeze"):
-        opened = ["--model", str(folder / "model")]
+        opened, field, buttons = ["--model", str(folder / "model")], "path", ("look", "open")
     else:
-        opened = [*model, "--adapter", str(folder / "adapter")]
+        bits = 4 if config.method == "qlora" else config.quantization_bit
+        model += ["--tokenizer", config.tokenizer] if config.tokenizer else []
+        model += ["--quantization-bit", str(bits)] if bits else []
+        opened, field = [*model, "--adapter", str(folder / "adapter")], "adapter_path"
+        buttons = ("add",)
     raw = ["--raw"] if config.layout in ("prompt-response", "chatglm1") else []
     page = shlex.join(["python", "launch.py", *opened])
     terminal = shlex.join(["python", "-m", "finetune.inference", *opened, *raw])
+    pressed = ", then ".join(map(_on_the_page, buttons))
     return (
         f"The run is in {folder}.\n"
         f"Chat with it on the page:    {page}\n"
-        f"  where it is open already:  tab Models, add {opened[-1]}\n"
+        f"  where it is open already:  in the tab {_on_the_page('tab')}, put {opened[-1]}\n"
+        f"                             under {_on_the_page(field)} and press {pressed}\n"
         f"Chat with it here:           {terminal}"
     )
+
+
+def _on_the_page(name: str) -> str:
+    """A text of the Models tab as the page shows it, in both languages."""
+    texts = [
+        json.loads((ROOT / "assets" / "i18n" / f"{language}.json").read_text(encoding="utf-8"))
+        for language in ("en", "zh")
+    ]
+    return " / ".join(f'"{text[f"models.{name}"]}"' for text in texts)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A training run is a folder; this is who may write in it, and how a run ended.
 
-    config.yaml command.json pid train.log metrics.jsonl exit_code loss.png checkpoints/ adapter/
+    config.yaml command.json pid train.log metrics.jsonl exit_code loss.png
+    tensorboard/ checkpoints/ adapter/
 
 (`model/` in place of `adapter/` where all of a model learnt.) It is all that the trainer and the
 page share, so either may restart. No torch in here.
@@ -131,7 +132,7 @@ class RunFolder:
 
     def refuse(self, code: int, reason: str) -> None:
         """Nothing begins. How an earlier run ended in this folder stays as it is."""
-        if self.exit_code.is_file() or self.checkpoints.is_dir():
+        if self.exit_code.is_file() or any(self.checkpoints.glob("*")):
             print(reason, file=sys.stderr, flush=True)
         else:
             self.end(code, reason)

@@ -11,14 +11,14 @@ happened. Not covered: going on with another number of processes.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy
@@ -32,6 +32,7 @@ from finetune import (
     launching,
     machines,
     pickles,
+    reports,
     resume,
     wiring,
 )
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     crew = Crew.here()
     try:
         cfg = config.load_config(words)
-        _can_report(cfg.report_to)
+        reports.require(cfg.report_to)
         if launching.needs_launcher(cfg, os.environ):
             return _several(cfg)
         run = _folder(cfg, crew)
@@ -73,14 +74,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BadConfig, InUse, BadRequest) as error:
         print(error, file=sys.stderr)
         return ends.REFUSED
-
-
-def _can_report(names: Sequence[str]) -> None:
-    """Raises BadRequest for a log nobody can write here."""
-    missing = [name for name in names if find_spec(name) is None]
-    if missing:
-        there = " and ".join(missing)
-        raise BadRequest(f"--report-to: {there} is not installed; pip install {' '.join(missing)}")
 
 
 def train(cfg: TrainConfig, run: RunFolder, crew: Crew, stop: Stop) -> Loop:
@@ -115,6 +108,7 @@ def train(cfg: TrainConfig, run: RunFolder, crew: Crew, stop: Stop) -> Loop:
     )
     loop = Loop(parts, arguments)
     if crew.first:
+        loop.progress.reports = reports.opened(cfg, run, last.step if last else 0)
         _begin(loop, last)
         for line in data.told:
             run.say(line)
@@ -124,7 +118,7 @@ def train(cfg: TrainConfig, run: RunFolder, crew: Crew, stop: Stop) -> Loop:
             run.say(f"what is learnt: {page}")
 
     # ---- loop ----
-    with wiring.quantised_as_loaded(model):
+    with wiring.quantised_as_loaded(model), loop.progress.reports or nullcontext():
         loop.run(last)
 
     # ---- save ----
@@ -184,10 +178,24 @@ def _begin(loop: Loop, last: Checkpoint | None) -> None:
     whole = sum(p.numel() for p in parts.model.parameters())
     parts.run.say(
         f"{parts.cfg.method} on {parts.info.name} ({parts.info.family}), {loop.together()}: "
-        f"{learns:,} of {whole:,} numbers learn, {parts.about.steps} steps"
+        f"{learns:,} of {whole:,} numbers learn, {_steps(parts.about.steps)} {_of(parts)}"
     )
     if last is not None:
         parts.run.say(f"going on after step {last.step}, from {last.path}")
+
+
+def _steps(count: int) -> str:
+    return f"{count} step{'' if count == 1 else 's'}"
+
+
+def _of(parts: Parts) -> str:
+    """What a step is made of: `of 16 rows (2 x 8)`; of packed rows, of sequences."""
+    numbers = [parts.cfg.batch_size, parts.cfg.accumulation, parts.about.world]
+    several = [str(number) for number in numbers if number > 1]
+    factors = f" ({' x '.join(several)})" if len(several) > 1 else ""
+    what = "sequence" if parts.cfg.packing else "row"
+    count = math.prod(numbers)
+    return f"of {count} {what}{'' if count == 1 else 's'}{factors}"
 
 
 def _hand_over(loop: Loop) -> None:
@@ -220,7 +228,7 @@ def _guarded(cfg: TrainConfig, run: RunFolder, crew: Crew) -> int:
         code = ends.SIGNALLED + stop.signal
         run.end(code, f"stopped after step {loop.state.global_step}. {ends.how_to_go_on(run)}")
         return code
-    run.end(ends.FINISHED, f"trained {loop.state.global_step} steps")
+    run.end(ends.FINISHED, f"trained {_steps(loop.state.global_step)}")
     print(farewell(replace(cfg, output_dir=str(run.path))))
     return 0
 
@@ -239,7 +247,8 @@ def _several(cfg: TrainConfig) -> int:
         now = time.strftime("%Y%m%d-%H%M%S")
         cfg = replace(cfg, output_dir=str(config.run_folder(cfg, now, RUNS)))
     around = launching.environment(cfg, place, this_machine(), os.environ)
-    return launching.start(launching.command(place, config.to_argv(cfg)), around)
+    command = launching.command(place, config.to_argv(cfg))
+    return launching.start(command, around, Path(cfg.output_dir))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +19,13 @@ from finetune.collate import Batch, Collator
 from finetune.config import TrainConfig
 from finetune.data import Epoch, Part, Place, Plan, Source, Stream
 from finetune.formats import read_row
+from finetune.fused import fuse
 from finetune.layouts import Example, Limits, choose
+from finetune.layouts.example import NOTHING_LEARNT
 from finetune.learnt_head import learn_only
 from finetune.loader import Loader
 from finetune.preview import preview, sanity_check
+from finetune.rehearsal import Rehearsal
 from finetune.row_attention import attend_by_rows
 from finetune.rows import open_rows
 from finetune.sources import sources
@@ -125,14 +128,14 @@ def prepare(cfg: TrainConfig, info: ModelInfo, model: Any, crew: Crew) -> Data:
         collator=collator,
     )  # fmt: skip
     files = sources(cfg.train_file, cfg.data_dir)
-    rows = with_tools(_talks(cfg, cfg.train_file, cfg.max_rows), cfg.mix_tools)
+    rows = with_tools(_talks(cfg, cfg.train_file, cfg.max_rows), cfg.mix_tools, info.embedded)
     stream = Stream(rows, encode, plan)
     survey = stream.survey()
     part = Part(crew.rank, crew.world)
     loader = Loader(stream, part, cfg.dataloader_num_workers)
     each = survey.batches_of_an_epoch
     if not each:
-        raise BadRequest("; ".join(["no row can be trained on", *survey.tally.lines()[1:]]))
+        raise BadRequest("; ".join(["no row can be trained on", *_why(survey.tally, cfg)]))
     steps = math.ceil(math.ceil(each / crew.world) * cfg.epochs / cfg.accumulation)
     return Data(
         Endless(loader, each),
@@ -146,8 +149,12 @@ def prepare(cfg: TrainConfig, info: ModelInfo, model: Any, crew: Crew) -> Data:
 
 
 def make_fast(cfg: TrainConfig, model: Any) -> None:
-    """The head runs on learnt positions only, the attention of packed rows row by row."""
+    """The head runs on learnt positions only, the attention of packed rows row by row, and what
+    stands around the matrices in fewer passes.
+    """
     learn_only(model)
+    if not (cfg.zero or cfg.deepspeed or cfg.fsdp):  # they gather what a module is called with
+        fuse(model)
     if cfg.packing:
         attend_by_rows(model)
 
@@ -182,14 +189,18 @@ def _talks(cfg: TrainConfig, names: Sequence[str], most: int) -> list[Source]:
     ]
 
 
-def with_tools(mine: list[Source], share: float) -> list[Source]:
-    """These rows and shipped ones that call tools, `share` of all, so that the ability stays."""
+def with_tools(mine: list[Source], share: float, embedded: bool = False) -> list[Source]:
+    """These rows and others that call tools, `share` of all, so that the ability stays: shipped
+    ones; for the embedded model dialogues as it was made from.
+    """
     if not share:
         return mine
-    shipped = [Talks(path, "auto") for path in SHIPPED]
+    others = [Source(Talks(path, "auto"), name="shipped rows with tools") for path in SHIPPED]
+    if embedded:
+        others = [Source(Rehearsal(), name="what the embedded model knows")]
     wanted = sum(len(source.rows) * source.weight for source in mine) * share / (1 - share)
-    weight = wanted / sum(map(len, shipped))
-    return [*mine, *(Source(talks, weight, "shipped rows with tools") for talks in shipped)]
+    weight = wanted / sum(len(source.rows) for source in others)
+    return [*mine, *(replace(source, weight=weight) for source in others)]
 
 
 def _dev(cfg: TrainConfig, encode: Any, collator: Collator, part: Part) -> Dev | None:
@@ -230,6 +241,16 @@ def _first_row(stream: Stream, dialect: Any) -> Iterator[str]:
         if isinstance(made, Example):
             return sanity_check(made, dialect)
     return iter(())
+
+
+def _why(tally: Tally, cfg: TrainConfig) -> list[str]:
+    """What became of all rows, and what to do where they are too long."""
+    said = tally.lines()[1:]
+    longer = any("longer than" in reason for reason in tally.skipped)
+    if longer or (cfg.overlong == "truncate" and NOTHING_LEARNT in tally.skipped):
+        other = ", or give --overlong cut-turns or truncate" if cfg.overlong == "skip" else ""
+        said.append(f"raise --max-seq-length ({cfg.max_seq_length}){other}")
+    return said
 
 
 def _told(tally: Tally, exact: bool) -> tuple[str, ...]:

@@ -21,7 +21,12 @@ FILE_FLAGS = ("config", "train_args_file")
 # Sections of the YAML of finetune_hf.py; their keys mean the same wherever they stand.
 SECTIONS = ("data_config", "training_args", "peft_config")
 # What Firefly's train_qlora.py did without being told.
-FIREFLY = {"method": "qlora", "layout": "eos-per-turn"}
+FIREFLY = {"method": "qlora", "layout": "eos-per-turn", "accumulation": 1}
+# Spelt so by transformers_tasks' train.py alone, which made a step of every batch.
+TRANSFORMERS_TASKS = {
+    "train_path", "dev_path", "save_freq", "max_source_seq_len", "max_target_seq_len",
+    "img_log_dir", "img_log_name",
+}  # fmt: skip
 
 
 @dataclass
@@ -65,6 +70,8 @@ def from_command_line(config: type, argv: Sequence[str]) -> Words:
             flags.insert(0, Word("--config", word, word))
         else:
             found.problems.append(f"{word!r} stands before any option; did you mean --train-file?")
+    if TRANSFORMERS_TASKS & {normal(flag.name) for flag in flags}:
+        found.words.append(Word("accumulation", 1, "train.py of transformers_tasks"))
     files = [flag for flag in flags if normal(flag.name) in FILE_FLAGS]
     for flag in files:
         _add_files(found, config, flag)
@@ -138,7 +145,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _flat(found: Mapping[Any, Any]) -> dict[str, Any]:
-    """Sections opened. finetune_hf.py without a peft_config trained all weights."""
+    """Sections opened. finetune_hf.py made a step of every batch, and without a peft_config
+    trained all weights.
+    """
     flat: dict[str, Any] = {}
     for key, value in found.items():
         name = normal(str(key))
@@ -149,4 +158,4 @@ def _flat(found: Mapping[Any, Any]) -> dict[str, Any]:
     official = any(normal(str(key)) in SECTIONS for key in found)
     if official and "peft_type" not in flat and "data_config" in map(normal, map(str, found)):
         flat.setdefault("method", "full")
-    return flat
+    return {"accumulation": 1, **flat} if official else flat

@@ -21,6 +21,8 @@ from launcher.problems import Problem
 REQUIREMENTS = ROOT / "requirements.txt"
 TEST_REQUIREMENTS = ROOT / "requirements-test.txt"
 STRICT = ("glm/messages.py", "glm/engines", "tools", "api", "finetune/config.py", "launcher")
+# Each process keeps a gigabyte of libraries; a file's tests mostly stay in one of them.
+PARALLEL = ("--numprocesses=logical", "--maxprocesses=4", "--dist=worksteal")
 INTERRUPTED, TERMINATED = 130, 143
 
 
@@ -55,8 +57,11 @@ def prepare(argv: list[str]) -> int:
 
 
 def test(argv: list[str]) -> int:
-    """Run pytest with the rest of the command line."""
-    return _in_environment(["pytest", *argv])
+    """Run pytest with the rest of the command line, on several cores; `-n 0` in one process.
+
+    What is slow computes on all cores by itself, so with --slow it is one process, too.
+    """
+    return _in_environment(["pytest", *(() if "--slow" in argv else PARALLEL), *argv])
 
 
 def lint(argv: list[str]) -> int:

@@ -113,6 +113,7 @@ def test_weights_that_are_not_finite_are_named(value, folder, base, config):
 
 
 def test_an_adapter_of_another_model_is_refused_with_both_models_numbers(folder, config, tmp_path):
+    """Row 47 of the bad inputs."""
     settings = {**LORA, "base_model_name_or_path": "THUDM/chatglm3-6b"}
     (folder / "adapter_config.json").write_text(json.dumps(settings))
     other = recognise(write_checkpoint(tmp_path / "wide", vocabulary=512, hidden_size=96))
@@ -128,6 +129,7 @@ def test_an_adapter_of_another_model_is_refused_with_both_models_numbers(folder,
 
 
 def test_another_number_of_key_heads_is_refused(folder, base, config):
+    """Row 47 of the bad inputs."""
     config = SimpleNamespace(**{**config.to_dict(), "num_key_value_heads": 4})
     refused(folder, base, config, r"made for 128 rows of q, k and v, this model has 64 \+ 64 \+ 64")
 
@@ -138,6 +140,7 @@ def test_a_deeper_model_s_adapter_is_refused(folder, base, config):
 
 
 def test_a_prefix_of_another_model_is_refused_with_both_numbers(base, config, tmp_path):
+    """Row 47 of the bad inputs."""
     torch.save({OFFICIAL_KEY: random(5, 96)}, tmp_path / "pytorch_model.bin")
     match = r"pytorch_model\.bin cannot be opened on tiny: .*5 x 96 numbers.*128 \(2 x 2 layers"
     refused(tmp_path, base, config, match)

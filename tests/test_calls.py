@@ -1,7 +1,5 @@
 """Reading calls: literals only, in time linear in the text."""
 
-import gc
-import time
 from functools import partial
 
 import pytest
@@ -10,6 +8,7 @@ from glm.dialects.calls import NotACall, arguments
 from glm.dialects.chatglm3 import ChatGLM3
 from glm.tokenizer import Tokenizer
 from tests.shared_files import tokenizer_file
+from tests.timing import growth
 
 
 @pytest.mark.parametrize(
@@ -37,22 +36,6 @@ def test_no_code_of_the_model_runs(tmp_path):
         with pytest.raises(NotACall):
             arguments(call)
     assert not canary.exists()
-
-
-def growth(short, long):
-    """Least CPU time of the long run over that of the short one, tried in turns."""
-    least = [1e9, 1e9]
-    gc.collect()
-    gc.disable()  # as timeit does: a collection looks at everything the other tests left
-    try:
-        for _ in range(5):
-            for which, run in enumerate((short, long)):
-                start = time.process_time()
-                run()
-                least[which] = min(least[which], time.process_time() - start)
-    finally:
-        gc.enable()
-    return least[1] / least[0]
 
 
 def test_time_is_linear_in_unclosed_text():

@@ -9,7 +9,7 @@ import pytest
 
 from glm.messages import Call, Conversation, Malformed, Message, Text, ToolCall, ToolSpec
 from tests.dialect_desk import desk, desks, parse
-from tests.test_calls import growth
+from tests.timing import growth
 
 ALL = sorted(desks())
 CALLING = [name for name in ALL if name not in ("chatglm", "chatglm2")]

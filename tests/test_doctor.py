@@ -118,6 +118,19 @@ def test_schemas_that_are_none_are_named_and_nothing_is_fetched(schema, expected
     assert codes(talk(USER, CALL, ANSWER, tools=[tool])) == expected
 
 
+def test_a_pattern_that_could_run_for_ever_ends():
+    slow = {"type": "object", "properties": {"city": {"type": "string", "pattern": "^(a|aa)+$"}}}
+    tool = {"name": "get_weather", "description": "", "parameters": slow}
+    call = {**CALL, "parameters": {"city": "a" * 60 + "b"}}
+    assert codes(talk(USER, call, ANSWER, tools=[tool])) == {"arguments"}
+
+
+def test_an_argument_that_the_schema_does_not_name_is_told():
+    row = talk(USER, {**CALL, "parameters": {"city": "x", "country": "y"}}, ANSWER, **OFFERED)
+    (problem,) = check(read_row(row))
+    assert "'country' was unexpected" in problem.said
+
+
 def test_broken_arguments_name_the_argument():
     row = talk(USER, {**CALL, "parameters": {"city": ["x"]}}, ANSWER, **OFFERED)
     (problem,) = check(read_row(row))
@@ -153,7 +166,7 @@ def test_the_report_is_json_on_demand(tmp_path, capsys):
 
 
 def test_bad_input_is_named_by_its_line_and_the_rest_is_looked_at(tmp_path, measured):
-    """Row 43 of the faults: each kind of bad row in one file."""
+    """Row 43 of the bad inputs: each kind of bad row in one file."""
     rows = [
         talk(USER, ANSWER),
         '{"conversations": [}',

@@ -98,6 +98,8 @@ PLACES = {
     "rjieba": ("finetune/metrics.py",),
     "rouge_score": ("finetune/metrics.py",),
     "nltk": ("finetune/metrics.py",),
+    "wandb": ("finetune/reports.py",),
+    "swanlab": ("finetune/reports.py",),
     "mdtex2html": ("glm/markdown.py", "demo/", "glm/exchange.py"),
     "latex2mathml": ("glm/markdown.py", "demo/", "glm/exchange.py"),
 }
@@ -242,7 +244,7 @@ def test_every_library_that_is_imported_is_a_pinned_dependency():
         "markdown_it": "markdown-it-py",
         "zmq": "pyzmq",
     }
-    optional = {"msvcrt", "cpm_kernels", "pyarrow"}
+    optional = {"msvcrt", "cpm_kernels", "pyarrow", "wandb", "swanlab"}
     wrong = set()
     for path in files("glm", "tools", "finetune", "api", "demo", "launcher"):
         for target in imports(path):

@@ -136,6 +136,13 @@ def test_an_unknown_word_is_no_verb(capsys):
     assert "tset" in capsys.readouterr().err
 
 
+def test_the_tests_run_on_several_cores_unless_slow_ones_are_asked_for(monkeypatch):
+    ran = []
+    monkeypatch.setattr(verbs, "_in_environment", lambda words: ran.append(words) or 0)
+    assert verbs.run(["test", "-q"]) == verbs.run(["test", "--slow"]) == 0
+    assert ran == [["pytest", *verbs.PARALLEL, "-q"], ["pytest", "--slow"]]
+
+
 def test_a_password_can_be_hashed_from_a_pipe(monkeypatch, capsys):
     from api.accounts import password_matches
 

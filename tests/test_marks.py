@@ -65,6 +65,7 @@ def test_slow_tests_run_when_asked_for(suite):
     assert "2 passed" in suite("--slow")[1]
 
 
-def test_where_nothing_may_be_skipped_a_skip_is_a_failure(suite):
-    code, said = suite(GLM_NO_SKIPS="1")
+@pytest.mark.parametrize("processes", ["0", "2"])
+def test_where_nothing_may_be_skipped_a_skip_is_a_failure(suite, processes):
+    code, said = suite("-n", processes, GLM_NO_SKIPS="1")
     assert code == 1 and "2 tests were skipped" in said

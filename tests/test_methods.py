@@ -227,14 +227,22 @@ def test_a_prefix_trains_on_the_first_model_of_the_family():
     assert (found - wanted).abs().max() < 2e-5
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_a_prefix_is_trained_as_it_answers_unless_dropout_is_asked_for(dropout):
+    model = fresh("ptuning", options(prefix_dropout=dropout))
+    with torch.no_grad():
+        model.prefix_encoder.embedding.weight.mul_(3.0)  # so that heads look at it
+        answering = model.eval()(ids(), use_cache=False).logits
+        training = model.train()(ids(), use_cache=False).logits
+    assert torch.equal(training, answering) is (dropout == 0.0)
+
+
 @pytest.mark.parametrize("method", ["lora", "ptuning", "full"])
 def test_checkpointing_computes_again_and_changes_no_gradient(method):
     given = rows("I am the trained one.")[0]
     gradients, calls = [], []
     for on in (False, True):
         model = fresh(method, options(lora_dropout=0.0))
-        if method == "ptuning":
-            model.prefix_encoder.dropout.p = 0.0
         if on:
             turn_on_checkpointing(model)
         for module in model.modules():

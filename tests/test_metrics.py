@@ -220,7 +220,12 @@ def test_a_schema_that_is_none_checks_nothing(parameters):
 
 def test_a_schema_fetches_nothing_and_its_patterns_end():
     away = {"type": "object", "properties": {"a": {"$ref": "file:///etc/passwd"}}}
-    assert "cannot be followed" in tool_schema.misfit(ToolSpec("t", parameters=away), {"a": 1})
+    with pytest.raises(tool_schema.BadSchema, match="refers to something outside itself"):
+        tool_schema.misfit(ToolSpec("t", parameters=away), {"a": 1})
+    assert (
+        call_values([OSLO], [ToolCall("t", {"a": 1})], [ToolSpec("t", parameters=away)])["schema"]
+        is None
+    )
     slow = {"type": "object", "properties": {"a": {"pattern": "^(a|aa)+$"}}}
     assert tool_schema.misfit(ToolSpec("t", parameters=slow), {"a": "a" * 60 + "b"})
 

@@ -89,6 +89,7 @@ def test_a_question_that_is_cut_is_shown_as_it_is_trained_on():
     text = page(chat("word " * 40, "so " * 40), name="prompt-response", limits=limits)
     assert "question cut and answer cut" in text and not tokens(text, "gone")
     assert "question up to 12, answer up to 5 tokens" in text
+    assert "limit 2,048" in page(chat("a", "b"), name="chatglm3", limits=limits)
 
 
 def test_a_row_that_is_left_out_says_why():

@@ -237,6 +237,10 @@ def test_fireflys_whole_file_is_read(tmp_path, file):
     found = read_config(["--train_args_file", str(arguments)], {}, one_gpu()).config
     assert (found.method, found.layout, found.lora_rank) == ("qlora", "eos-per-turn", 64)
     assert (found.train_file, found.dev_file, found.precision) == ((file,), (), "fp16")
+    del values["gradient_accumulation_steps"]
+    arguments.write_text(json.dumps(values), encoding="utf-8")
+    alone = read_config(["--train_args_file", str(arguments)], {}, one_gpu()).config
+    assert (found.accumulation, alone.accumulation) == (2, 1)
 
 
 def test_a_flag_wins_over_fireflys_file_and_what_it_implies(tmp_path, file):
@@ -306,7 +310,7 @@ peft_config:
     found = read_config(words, {}, CPU).config
     assert (found.method, found.lora_dropout, found.lr) == ("lora", 0.1, 5e-5)
     assert (found.max_seq_length, found.eval_interval) == (256 + 512 + 1, 500)
-    assert found.train_file == found.dev_file == ("rows.jsonl",)
+    assert found.train_file == found.dev_file == ("rows.jsonl",) and found.accumulation == 1
 
 
 def test_the_yaml_without_peft_config_trains_all_weights(tmp_path, file):
@@ -340,6 +344,10 @@ def test_the_command_line_in_the_readme_of_transformers_tasks_trains(file):
     )
     found = read_config(words.split(), {}, one_gpu())
     assert found.config.train_file == found.config.dev_file == (file,) and not found.notes
+    assert found.config.accumulation == 1  # a step of every batch, as there
+    assert (
+        read_config([*words.split(), "--accumulation", "4"], {}, one_gpu()).config.accumulation == 4
+    )
 
 
 def test_a_name_of_an_earlier_system_is_none_of_ours():

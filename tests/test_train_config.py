@@ -68,6 +68,7 @@ def test_a_list_takes_all_its_values_and_grows(tmp_path):
 
 
 def test_everything_that_is_wrong_is_named_at_once(file):
+    """Row 45 of the bad inputs."""
     given = "--lr 0 --lr-x 1 --batch-size 0 --epochs -1 --method lorra --packing perhaps --seed 1.5"
     found = wrong(given, file)
     assert "--lr is '0'; a number is needed, 1e-08 to 1" in found
@@ -127,6 +128,7 @@ def test_everything_that_is_wrong_is_named_at_once(file):
     ],
 )
 def test_what_makes_no_sense_is_refused_with_what_to_do(words, sentence, file):
+    """Row 45 of the bad inputs."""
     assert sentence in wrong(words, file)
 
 
@@ -141,6 +143,7 @@ def test_without_data_there_is_nothing_to_learn():
 
 
 def test_bf16_is_refused_on_a_card_without_it_and_taken_on_one_with_it(file):
+    """Row 45 of the bad inputs."""
     assert "NVIDIA V100 has no bf16" in wrong("--precision bf16", file, one_gpu(V100))
     assert config("--precision bf16", file, one_gpu(H100)).precision == "bf16"
     with_amx = dataclasses.replace(CPU, cpu_bf16=True)

@@ -10,10 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
-from finetune import checkpoints, ends
+from finetune import checkpoints, ends, launching
 from finetune.loop import Loop
 from finetune.run_folder import outcome
 from tests.shared_files import ROOT
@@ -47,6 +48,8 @@ def steps_saved(folder):
 
 
 def test_a_loss_that_is_no_number_ends_the_run_before_it_is_learnt_from(tmp_path, monkeypatch):
+    """Row 44 of the bad inputs."""
+
     def nan(model, batch):
         return torch.tensor(float("nan"), requires_grad=True)
 
@@ -66,6 +69,7 @@ def test_a_loss_that_is_no_number_ends_the_run_before_it_is_learnt_from(tmp_path
 
 
 def test_a_gradient_that_is_no_number_ends_it_too(tmp_path, monkeypatch):
+    """Row 44 of the bad inputs."""
     loss_in_step(monkeypatch, 3, lambda loss: loss * 1e38 * 1e38 * 0 + loss * 3e38)
     assert train(tmp_path / "x", *FLAGS) == ends.NOT_FINITE
     assert "the gradient is" in outcome(tmp_path / "x").reason
@@ -102,6 +106,7 @@ def test_out_of_memory_says_what_to_lower(error, tmp_path, monkeypatch):
     ],
 )
 def test_a_full_disk_leaves_the_checkpoint_before(where, error, tmp_path, monkeypatch):
+    """Row 38 of the bad inputs."""
     real, calls = Loop._write_checkpoint, []
 
     def fail(*_, **__):
@@ -148,7 +153,50 @@ def test_a_stop_is_obeyed_after_the_step_and_saved(number, tmp_path, monkeypatch
     assert measured(tmp_path / "x") == measured(tmp_path / "whole")
 
 
+def test_of_a_trainer_that_was_killed_the_one_who_started_it_has_the_last_word(tmp_path, capsys):
+    """Row 39 of the bad inputs, as the out-of-memory killer does it; what the trainer had is given
+    back, so that another run may begin."""
+    code = (
+        "import os, sys, pathlib, finetune.run_folder as f\n"
+        "with f.RunFolder(pathlib.Path(sys.argv[1])).claimed(): os.kill(os.getpid(), 9)"
+    )
+    place = tmp_path / "x"
+    assert launching.start([sys.executable, "-c", code, str(place)], os.environ, place) == 128 + 9
+    said = capsys.readouterr().err
+    assert "killed, or the machine ran out of memory. nothing was saved yet: start it again" in said
+    assert outcome(place).state == "killed"
+    assert train(place, *FLAGS, "--resume", "last") == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="groups of processes are not there")
+@pytest.mark.parametrize("several", [(), ("--num-gpus", "2")], ids=["alone", "two"])
+def test_a_stop_ends_every_process_and_saves(several, tmp_path):
+    """Row 42 of the bad inputs: with processes that tokenise, all told at once, as a terminal and
+    torchrun do it."""
+    rows = write_rows(tmp_path / "rows.jsonl", [f"hello {n}" for n in range(99)])
+    words = [sys.executable, "-m", "finetune.train", "--train-file", str(rows), *SHORT, *several]
+    words += ["--output-dir", str(tmp_path / "x"), "--dataloader-num-workers", "1"]
+    words += ["--max-steps", "9999", "--log-interval", "1"]
+    with subprocess.Popen(words, cwd=ROOT, text=True, start_new_session=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:  # fmt: skip
+        assert process.stdout
+        said = [next(line for line in process.stdout if line.startswith("global step 2"))]
+        family = psutil.Process(process.pid).children(recursive=True)
+        if several:
+            process.terminate()
+        else:
+            os.killpg(process.pid, signal.SIGTERM)
+        said += process.stdout.readlines()
+    assert process.returncode == 128 + signal.SIGTERM, "".join(said)
+    assert len(family) >= (5 if several else 1)
+    assert not psutil.wait_procs(family, timeout=20)[1]
+    found = checkpoints.complete(tmp_path / "x" / "checkpoints")
+    assert found and f"stopped after step {found[0].step}" in outcome(tmp_path / "x").reason
+
+
 def test_a_stop_in_a_save_waits_for_its_end(tmp_path, monkeypatch):
+    """Row 42 of the bad inputs."""
     real = checkpoints.finish
 
     def told(part, step, result):
@@ -175,6 +223,7 @@ def test_a_second_stop_ends_at_once(tmp_path, monkeypatch):
 
 
 def test_bad_options_are_all_told_and_nothing_is_written(tmp_path, capsys):
+    """Row 45 of the bad inputs."""
     flags = ("--lr", "1e9", "--batch-size", "0", "--epochs", "-1")
     assert train(tmp_path / "x", *flags) == ends.REFUSED
     said = capsys.readouterr().err
@@ -183,13 +232,29 @@ def test_bad_options_are_all_told_and_nothing_is_written(tmp_path, capsys):
 
 
 def test_rows_that_cannot_be_trained_on_end_it_before_it_begins(tmp_path):
+    """Row 43 of the bad inputs."""
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"conversations": [{"role": "user", "content": "hello"}]}\n')
     assert train(tmp_path / "x", *FLAGS, rows=rows) == ends.REFUSED
     assert "no row can be trained on" in outcome(tmp_path / "x").reason
 
 
+@pytest.mark.parametrize(
+    ("overlong", "sentence"),
+    [
+        ("skip", "longer than 8 tokens; raise --max-seq-length (8), or give --overlong cut-turns"),
+        ("truncate", "nothing in it is learnt; raise --max-seq-length (8)"),
+    ],
+)
+def test_rows_that_are_all_too_long_say_what_to_do(overlong, sentence, tmp_path):
+    flags = ("--max-seq-length", "8", "--overlong", overlong)
+    rows = write_rows(tmp_path / "rows.jsonl", ["a long question " * 9])
+    assert train(tmp_path / "x", *FLAGS, *flags, rows=rows) == ends.REFUSED
+    assert sentence in outcome(tmp_path / "x").reason
+
+
 def test_bad_rows_among_good_ones_are_counted_with_their_lines(tmp_path):
+    """Row 43 of the bad inputs."""
     rows = write_rows(tmp_path / "rows.jsonl")
     with rows.open("a", encoding="utf-8") as stream:
         stream.write('{"conversations": [}\n{"conversations": []}\n')
@@ -211,7 +276,7 @@ def test_what_a_kill_left_half_done_is_removed(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_disk_that_is_really_full(tmp_path):
-    """A tmpfs of 3 MB, where this system lets us make one."""
+    """Row 38 of the bad inputs: a tmpfs of 5 MB, where this system lets us make one."""
     disk = tmp_path / "disk"
     disk.mkdir()
     rows = write_rows(tmp_path / "rows.jsonl")

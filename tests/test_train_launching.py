@@ -212,9 +212,10 @@ def test_threads_are_shared_out_and_deepspeed_is_told_of_the_cpu(file):
     assert "DS_ACCELERATOR" not in launching.environment(asked, Place(1), one_gpu(), {})
 
 
-def test_what_runs_ends_with_its_code():
+def test_what_runs_ends_with_its_code(tmp_path, capsys):
     program = [sys.executable, "-c", "import os, sys; sys.exit(int(os.environ['CODE']))"]
-    assert launching.start(program, {**os.environ, "CODE": "5"}) == 5
+    assert launching.start(program, {**os.environ, "CODE": "5"}, tmp_path) == 5
+    assert not capsys.readouterr().err
 
 
 # ---- deepspeed and FSDP ----

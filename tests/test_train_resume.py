@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -104,11 +105,18 @@ def test_a_finished_run_is_not_trained_further(root, tmp_path, monkeypatch):
     assert measured(tmp_path / "x") == measured(root / "whole")
 
 
-@pytest.fixture
-def stopped(root, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def once(root):
     """Cut off in step 6; step 4 is saved."""
-    cut_off(root, tmp_path / "cut", 6, monkeypatch)
-    return tmp_path / "cut"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        cut_off(root, root / "cut", 6, monkeypatch)
+    return root / "cut"
+
+
+@pytest.fixture
+def stopped(once, tmp_path):
+    """The run that was cut off, to go on with."""
+    return shutil.copytree(once, tmp_path / "cut")
 
 
 def refusal(stopped, root, capsys, *flags, rows="rows.jsonl"):
@@ -117,6 +125,7 @@ def refusal(stopped, root, capsys, *flags, rows="rows.jsonl"):
 
 
 def test_other_options_are_refused_by_name(stopped, root, capsys):
+    """Row 46 of the bad inputs."""
     said = refusal(stopped, root, capsys, "--lr", "5e-3", "--lora-rank", "4")
     assert "--lr was 0.01 and is 0.005" in said and "--lora-rank was 8 and is 4" in said
     assert "begin a new run in another --output-dir" in said
@@ -124,11 +133,13 @@ def test_other_options_are_refused_by_name(stopped, root, capsys):
 
 
 def test_other_data_are_refused(stopped, root, capsys):
+    """Row 46 of the bad inputs."""
     said = refusal(stopped, root, capsys, rows="other.jsonl")
     assert "the training files hold other rows than they did" in said
 
 
 def test_another_base_model_is_refused(stopped, root, tmp_path, capsys):
+    """Row 46 of the bad inputs."""
     from tests.tiny_checkpoint import write_checkpoint
 
     base = write_checkpoint(tmp_path / "base", vocabulary=65024)
@@ -137,6 +148,7 @@ def test_another_base_model_is_refused(stopped, root, tmp_path, capsys):
 
 
 def test_another_number_of_processes_is_refused(stopped, root, capsys):
+    """Row 46 of the bad inputs."""
     file = stopped / "checkpoints" / "checkpoint-4" / "run.json"
     about = json.loads(file.read_text())
     changed = checkpoints.begin(stopped / "checkpoints", 4)
@@ -169,6 +181,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_told(root, tmp_path, monkeypatc
 
 
 def test_a_checkpoint_that_was_named_and_changed_is_refused(stopped, root, capsys):
+    """Row 46 of the bad inputs."""
     file = stopped / "checkpoints" / "checkpoint-4" / "optimizer.pt"
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     said = refusal(stopped, root, capsys, "--resume", "4")
@@ -203,6 +216,7 @@ def killed_runs(folder: Path, *moments: str):
 
 
 def test_kill_9_in_a_step_and_in_a_save_leaves_a_run_that_goes_on_exactly(tmp_path):
+    """Row 37 of the bad inputs."""
     found = killed_runs(tmp_path, "step:6", "torn:7")
     assert found and all(all((kill, code == 0, equal)) for kill, _, code, equal in found.values())
     assert {state for _, state, *_ in found.values()} == {"killed"}
@@ -211,6 +225,7 @@ def test_kill_9_in_a_step_and_in_a_save_leaves_a_run_that_goes_on_exactly(tmp_pa
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_kill_9_at_every_file_boundary(tmp_path):
+    """Row 37 of the bad inputs."""
     found = killed_runs(tmp_path, "all")
     wrong = {
         moment: row

@@ -193,7 +193,7 @@ def test_the_program_explains_itself(words, code, said, capsys):
 def test_what_runs_is_said_and_is_the_trainer(monkeypatch, capsys, file):
     seen = {}
 
-    def start(command, environ):
+    def start(command, environ, folder):
         seen.update(command=command, environ=environ)
         return 7
 
@@ -295,9 +295,18 @@ def test_the_result_is_chatted_with_by_a_command_that_is_said():
     said = run.farewell(lora)
     assert "python launch.py --model THUDM/chatglm3-6b --adapter runs/a/adapter" in said
     assert "python -m finetune.inference --model THUDM/chatglm3-6b --adapter runs/a/adapter" in said
-    assert "tab Models" in said and "--raw" not in said
+    assert '"Models" / "模型", put runs/a/adapter\n' in said and "--raw" not in said
+    assert (
+        'under "Folder or file of an adapter" / "适配器的文件夹或文件" and press "Add" / "添加"'
+        in said
+    )
+    moved = run.farewell(replace(lora, tokenizer="words"))
+    assert "--tokenizer words --adapter runs/a/adapter" in moved
     pairs = replace(lora, layout="prompt-response", method="full")
-    assert "python -m finetune.inference --model runs/a/model --raw" in run.farewell(pairs)
+    said = run.farewell(pairs)
+    assert "python -m finetune.inference --model runs/a/model --raw" in said
+    assert 'under "Folder on this machine, or a hub id"' in said
+    assert 'press "Look" / "查看", then "Open" / "打开"' in said
 
 
 def test_scripts_take_no_more_processes_than_cards_unless_told(file):
@@ -311,3 +320,16 @@ def test_scripts_take_no_more_processes_than_cards_unless_told(file):
     told = config("finetune_ds", words, NUM_GPUS="2")
     assert (told.num_gpus, told.zero) == (2, 2)
     assert config("finetune_ds", f"NUM_GPUS=2 {words} --fsdp").zero == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="bash is not there")
+@pytest.mark.parametrize("script", KNOWN, ids=lambda script: script.name)
+def test_a_script_typed_bare_really_trains(script, tmp_path):
+    """One step, by a constant in the environment; the rest as it stands."""
+    around = {**os.environ, "PYTHON": sys.executable, "MAX_STEP": "1"}
+    command = ["bash", str(ROOT / "finetune" / f"{script.name}.sh"), "--output-dir", "out"]
+    done = subprocess.run(command, cwd=tmp_path, env=around, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "python launch.py --" in done.stdout and done.stdout.count("Chat with it here:") == 1
+    assert (tmp_path / "out" / "exit_code").read_text().startswith("0\n")

@@ -70,7 +70,8 @@ class Data:
     group_by_length: bool = opt(True, "batches of rows that are about as long")
     mix_tools: float = opt(
         0.0,
-        "share of shipped tool-calling rows to mix in (5%), so that the ability stays",
+        "share of shipped tool-calling rows to mix in (5%), so that the ability stays; for the "
+        "embedded model, of dialogues as it was made from",
         minimum=0,
         maximum=0.9,
         percent=True,

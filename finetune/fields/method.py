@@ -52,6 +52,9 @@ class Method:
         aliases=("num_virtual_tokens", "pt_pre_seq_len"),
     )
     prefix_projection: bool = opt(False, "compute the prefix from a smaller one by a projection")
+    prefix_dropout: float = opt(
+        0.0, "dropout of a prefix's numbers; the official code's own is 0.1", minimum=0, maximum=0.9
+    )
     trainable_layers: int = opt(
         2,
         "freeze: how many of the last layers learn",

@@ -56,7 +56,7 @@ class Run:
     )
     report_to: tuple[str, ...] = opt(
         (),
-        "also report to tensorboard, wandb, swanlab",
+        "also report to wandb, swanlab (TensorBoard's file is always in the run's folder)",
         commas=True,
         spellings={"none": (), "false": (), "all": ("tensorboard", "wandb", "swanlab")},
     )

@@ -36,7 +36,9 @@ def read(row: Mapping[str, Any]) -> Conversation:
     """The conversation of one instance. Raises BadRow."""
     if ONE not in row:
         if MANY not in row:
-            raise BadRow(f'"{MANY}" is missing')
+            asks = "Instructions" in row  # an evaluation file of the project
+            why = ": it has questions and no recorded answers to learn from" if asks else ""
+            raise BadRow(f'"{MANY}" is missing{why}')
         found = list(split(row))
         if len(found) != 1:
             raise BadRow(f'"{MANY}" holds {len(found)} conversations where one is expected')

@@ -33,13 +33,12 @@ if TYPE_CHECKING:
 ATTENTION = "prefix_sdpa"
 WEIGHTS = "pytorch_model.bin"
 KEY = OFFICIAL_KEY.removesuffix("embedding.weight")  # transformer.prefix_encoder.
-DROPOUT = 0.1  # of the official code; not an option there either
 
 
 class PrefixEncoder(nn.Module):
     """The prefix (P, width), from a table or from a smaller one and an MLP (projection)."""
 
-    def __init__(self, tokens: int, sizes: Sizes, projection: bool) -> None:
+    def __init__(self, tokens: int, sizes: Sizes, projection: bool, dropout: float = 0.0) -> None:
         super().__init__()
         width = sizes.prefix_width
         self.sizes = sizes
@@ -50,7 +49,7 @@ class PrefixEncoder(nn.Module):
             self.trans = nn.Sequential(
                 nn.Linear(inner, sizes.hidden), nn.Tanh(), nn.Linear(sizes.hidden, width)
             )
-        self.dropout = nn.Dropout(DROPOUT)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self) -> Tensor:
         """(L, 2, G, P, D): keys and values of each layer."""
@@ -102,7 +101,9 @@ AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 def apply(model: Any, cfg: TrainConfig) -> Any:
     """The model with a random prefix in fp32 that learns, and nothing else that does."""
-    encoder = PrefixEncoder(cfg.pre_seq_len, Sizes.of(model.config), cfg.prefix_projection)
+    encoder = PrefixEncoder(
+        cfg.pre_seq_len, Sizes.of(model.config), cfg.prefix_projection, cfg.prefix_dropout
+    )
     return attach(model, encoder)
 
 

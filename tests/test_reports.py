@@ -1,0 +1,161 @@
+"""Where a run's measurements go beside metrics.jsonl. W&B and SwanLab themselves are not here:
+what their programs do with it was looked at by hand (docs/training_options.md, versions)."""
+
+from __future__ import annotations
+
+import struct
+import sys
+
+import pytest
+
+from finetune import ends, reports, tensorboard
+from finetune.run_folder import outcome
+from tests.training import measured, train, write_rows
+
+FEW = ("--max-steps", "2", "--log-interval", "1", "--lr", "1e-2", "--warmup-ratio", "0")
+
+
+def records(folder):
+    """The events of the files in a folder, {step: {name: value}}; checksums are compared."""
+    found: dict[int, dict[str, float]] = {}
+    for file in sorted(folder.iterdir()):
+        data = file.read_bytes()
+        while data:
+            (size,) = struct.unpack("<Q", data[:8])
+            assert data[8:12] == tensorboard._checksum(data[:8])
+            event = data[12 : 12 + size]
+            assert data[12 + size : 16 + size] == tensorboard._checksum(event)
+            data = data[16 + size :]
+            fields = dict(parts(event))
+            for value in (v for n, v in parts(fields.get(5, b"")) if n == 1):
+                named = dict(parts(value))
+                (number,) = struct.unpack("<f", named[2])
+                found.setdefault(fields[2], {})[named[1].decode()] = number
+    return found
+
+
+def parts(message):
+    """The fields of a protobuf message."""
+    at = 0
+
+    def varint():
+        nonlocal at
+        value, shift = 0, 0
+        while True:
+            byte = message[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while at < len(message):
+        key = varint()
+        sizes = {0: 0, 1: 8, 5: 4}
+        size = varint() if key & 7 == 2 else sizes[key & 7]
+        if not size and key & 7 == 0:
+            yield key >> 3, varint()
+            continue
+        yield key >> 3, message[at : at + size]
+        at += size
+
+
+def test_the_checksum_is_the_one_tensorflow_uses():
+    (masked,) = struct.unpack("<I", tensorboard._checksum(b"123456789"))
+    crc = 0xE3069283  # of the standard's check text
+    assert masked == ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def test_an_event_file_is_what_tensorboard_wrote(tmp_path, monkeypatch):
+    """The bytes that the protobuf classes of TensorBoard 2.21 make of the same number."""
+    monkeypatch.setattr("time.time", lambda: 1.5)
+    events = tensorboard.EventFile(tmp_path, 0)
+    before = events.path.read_bytes()
+    assert b"\x1a\x0dbrain.Event:2" in before
+    events.log({"a": 0.5}, 300)
+    record = events.path.read_bytes()[len(before) + 12 : -4]
+    assert record.hex() == "09000000000000f83f10ac022a0a0a080a0161150000003f"
+
+
+def test_train_and_dev_losses_are_in_the_file_of_tensorboard(tmp_path):
+    rows = write_rows(tmp_path / "rows.jsonl")
+    assert train(tmp_path / "x", *FEW, "--dev-file", str(rows), rows=rows) == 0
+    found = records(tmp_path / "x" / "tensorboard")
+    for step, loss in measured(tmp_path / "x").items():
+        assert found[step]["train/loss"] == pytest.approx(loss)
+    (dev,) = measured(tmp_path / "x", "dev_loss").values()
+    assert found[2]["eval/loss"] == pytest.approx(dev)
+    assert {"train/learning_rate", "train/grad_norm", "train/tokens_per_second"} <= set(found[2])
+
+
+def test_steps_that_are_done_again_are_marked(tmp_path):
+    tensorboard.EventFile(tmp_path, 3)
+    (file,) = tmp_path.iterdir()
+    data = file.read_bytes()
+    (size,) = struct.unpack("<Q", data[:8])
+    again = dict(parts(data[16 + size + 12 : -4]))
+    assert again[2] == 4 and dict(parts(again[7])) == {1: 1}
+
+
+class Book:
+    """A log of somebody else's."""
+
+    def __init__(self, folder, options):
+        self.sends, self.rows, self.closed = True, {}, None
+        self.options = options
+        Book.last = self
+
+    def log(self, values, step):
+        self.rows.setdefault(step, {}).update(values)
+
+    def close(self, failed):
+        self.closed = failed
+
+
+class Torn(Book):
+    def log(self, values, step):
+        raise OSError("the network is away.\nmore")
+
+
+class Locked(Book):
+    def __init__(self, folder, options):
+        raise RuntimeError("No key.")
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    """Any program is there."""
+    monkeypatch.setattr(reports, "find_spec", lambda name: True)
+    return lambda kind: monkeypatch.setitem(reports.WRITERS, "wandb", kind)
+
+
+def test_a_log_gets_what_was_measured_and_it_is_said_that_it_is_sent(tmp_path, kept):
+    kept(Book)
+    assert train(tmp_path / "x", *FEW, "--report-to", "wandb") == 0
+    assert {s: v["train/loss"] for s, v in Book.last.rows.items()} == measured(tmp_path / "x")
+    assert Book.last.options["lr"] == 1e-2 and Book.last.closed is False
+    said = (tmp_path / "x" / "train.log").read_text(encoding="utf-8")
+    assert "wandb sends losses, options and facts about this machine away" in said
+    assert "WANDB_MODE=offline keeps everything here" in said
+
+
+def test_no_run_is_lost_for_a_log_that_fails(tmp_path, kept):
+    kept(Torn)
+    assert train(tmp_path / "x", *FEW, "--report-to", "wandb") == 0
+    said = (tmp_path / "x" / "train.log").read_text(encoding="utf-8")
+    assert said.count("wandb is left out from here on: the network is away\n") == 1
+    assert len(measured(tmp_path / "x")) == 2
+
+
+def test_a_log_that_cannot_begin_is_refused_with_what_to_do(tmp_path, kept):
+    kept(Locked)
+    assert train(tmp_path / "x", *FEW, "--report-to", "wandb") == ends.REFUSED
+    reason = outcome(tmp_path / "x").reason
+    assert "wandb cannot begin: No key. Log in once with: wandb login" in reason
+
+
+def test_nobody_elses_log_begins_unless_it_was_asked_for(tmp_path, kept):
+    kept(Locked)
+    assert train(tmp_path / "x", *FEW, "--report-to", "tensorboard") == 0
+    assert train(tmp_path / "y", *FEW) == 0
+    assert not {"wandb", "swanlab"} & set(sys.modules)
