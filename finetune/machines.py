@@ -7,6 +7,7 @@ some launchers end with success after training on one.
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,6 +96,8 @@ def arguments(
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else it warns that it found nothing better
     if file:  # it builds with the ninja beside this Python, which need not be the shell's
         os.environ["PATH"] = launching.own_programs_first(os.environ)
+        if not shutil.which("c++") and (compiler := this_machine().compiler):
+            os.environ.setdefault("CXX", compiler)  # it knows one name only
     interval = cfg.save_interval or (1 << 40)
     return TrainingArguments(
         output_dir=str(run.checkpoints),

@@ -1,8 +1,7 @@
 """Which tests run here, and what they share.
 
-Marks: `slow` runs with --slow, `network` with --network, `unsteady` (it failed once and nobody
-knows why) with --unsteady, `gpu` where there is one; the others
-are not collected at all. `browser` tests are skipped, and counted, where no Chromium is found.
+Marks: `slow` runs with --slow, `network` with --network, `gpu` where there is one; the others are
+not collected at all. `browser` tests are skipped, and counted, where no Chromium is found.
 GLM_NO_SKIPS=1 (CI) makes any skip a failure.
 """
 
@@ -31,7 +30,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests that take minutes, too")
-    parser.addoption("--unsteady", action="store_true", help="run what fails now and then, too")
     parser.addoption("--network", action="store_true", help="run the tests that need the internet")
 
 
@@ -40,7 +38,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         mark
         for mark, present in (
             ("slow", config.getoption("--slow")),
-            ("unsteady", config.getoption("--unsteady")),
             ("network", config.getoption("--network")),
             ("gpu", shutil.which("nvidia-smi") is not None),
         )

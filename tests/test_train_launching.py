@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from finetune.config import TrainConfig, read_config
 from finetune.launching import Place, command, place
 from finetune.machine import Machine
 from finetune.options import named
+from tests.shared_files import ROOT
 from tests.train_desk import CPU, one_gpu, rows, wrong
 
 
@@ -224,6 +226,21 @@ def test_without_a_compiler_deepspeed_on_a_cpu_is_refused_in_one_sentence(file):
     found = wrong("--zero 2 --num-gpus 2", file, bare)
     assert "there is no compiler: install one" in found and found.count("\n") == 0
     assert several("--fsdp --num-gpus 2", file, bare).fsdp
+
+
+def test_a_path_without_compilers_ends_in_that_sentence_before_anything_starts(tmp_path, file):
+    words = ["-m", "finetune.run", "finetune_ds", "NUM_GPUS=2", "--zero", "2", "--device", "cpu"]
+    words += ["--train-file", file, "--output-dir", str(tmp_path / "x")]
+    bare = {name: value for name, value in os.environ.items() if name != "CXX"}
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**bare, "PATH": str(tmp_path)},
+    )
+    assert done.returncode == 2 and not (tmp_path / "x").exists()
+    assert "there is no compiler: install one" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_a_gpu_needs_no_compiler_for_our_own_files(file):
