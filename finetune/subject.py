@@ -17,6 +17,7 @@ from glm.errors import BadRequest
 from glm.recognise import EMBEDDED
 
 CONFIG, COMPLETE = "config.yaml", "complete.json"
+WHOLE = ("full", "freeze")  # methods whose result is a model; others have a config.json, too
 RAW_LAYOUTS = ("prompt-response", "chatglm1")
 _STEP = re.compile(r"checkpoint-(\d+)")
 
@@ -57,7 +58,7 @@ def _of_run(folder: Path, adapter: Path | None) -> Subject:
     tokenizer = str(config.get("tokenizer") or "")
     layout = str(config.get("layout") or "auto")
     result = adapter or _result(folder)
-    if (result / "config.json").is_file():  # all weights, beside which lies no tokenizer
+    if config.get("method") in WHOLE:  # all weights, beside which lies no tokenizer
         return Subject(str(result), tokenizer or base, None, layout, None, folder, base)
     bits = config.get("quantization_bit") or None
     return Subject(base, tokenizer, result, layout, bits, folder)

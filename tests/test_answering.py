@@ -53,6 +53,14 @@ def test_a_run_that_changed_all_weights_is_a_model_with_the_tokenizer_of_its_bas
     assert found.adapter is None and found.of_base().model == str(EMBEDDED)
 
 
+def test_a_prefix_lies_beside_a_config_and_is_no_model(tmp_path):
+    (tmp_path / "config.yaml").write_text("model: /base\nmethod: ptuning\n")
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "config.json").write_text('{"pre_seq_len": 8}')
+    found = subject(str(tmp_path))
+    assert (found.model, found.adapter) == ("/base", tmp_path / "adapter") and not found.base
+
+
 def test_an_adapter_alone_is_not_scored(tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(BadRequest, match="name its base, and --adapter"):
