@@ -28,6 +28,8 @@ NEAR = 2e-5
 MASTER = f"{ADDRESSES[0]}:29501"
 WAYS = {"DDP": (), "ZeRO stage 2": ("--zero", "2"), "ZeRO stage 3": ("--zero", "3"),
         "FSDP2": ("--fsdp",)}  # fmt: skip
+CASES = [(way, method) for way in WAYS for method in ("lora", "full")]
+CASES += [("ZeRO stage 3", "ptuning"), ("FSDP2", "ptuning")]
 
 
 def start(folder, rows, *flags):
@@ -46,13 +48,12 @@ def alone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("together")
     asked = [f"{'hello ' * (n % 4 + 1)}{n}" for n in range(16)]
     write_rows(folder / "rows.jsonl", asked)
-    for method in ("lora", "full"):
+    for method in ("lora", "full", "ptuning"):
         run(folder / method, folder / "rows.jsonl", "--method", method, "--accumulation", "4")
     return folder
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
-@pytest.mark.parametrize("way", list(WAYS))
+@pytest.mark.parametrize(("way", "method"), CASES)
 def test_two_processes_have_the_losses_of_one_and_go_on_exactly(way, method, alone, tmp_path):
     two = ("--num-gpus", "2", "--accumulation", "2", "--method", method, *WAYS[way])
     folder, rows = tmp_path / "x", alone / "rows.jsonl"
