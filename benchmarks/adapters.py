@@ -25,15 +25,15 @@ from typing import Any
 import torch
 
 from benchmarks.engine import answers, compare, git, load, prompts, read
+from glm.adapters.catalog import Catalog
 from glm.adapters.opening import open_adapter
 from glm.adapters.saving import save_peft_lora
+from glm.adapters.shelf import Shelf
 from glm.adapters.values import Adapter, AdapterInfo, LoraPart
-from glm.catalog import Catalog
+from glm.checkpoint.recognise import EMBEDDED, recognise
 from glm.engines.base import Request
 from glm.engines.local import LocalEngine
 from glm.messages import Sampling
-from glm.recognise import EMBEDDED, recognise
-from glm.shelf import Shelf
 
 RESULTS = Path(__file__).resolve().parent / "results" / "adapters.jsonl"
 CONTEXT, RANK = 4096, 8

@@ -24,13 +24,13 @@ import numpy as np
 import torch
 
 from benchmarks.engine import compare, git, read
+from glm.checkpoint.recognise import EMBEDDED, recognise
 from glm.constrain import Constrainer
 from glm.dialects.chatglm3 import ChatGLM3
 from glm.engines.base import Request
 from glm.engines.local import LocalEngine
 from glm.load import load_model
 from glm.messages import Conversation, Message, Sampling, ToolSpec
-from glm.recognise import EMBEDDED, recognise
 from glm.tokenizer import Tokenizer
 
 RESULTS = Path(__file__).resolve().parent / "results" / "constrain.jsonl"

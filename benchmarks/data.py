@@ -68,10 +68,10 @@ class Talks:
 
 def read(file: Path, tokenizer: Path, cache: Path, batches: int) -> dict[str, Any]:
     """Open a file in this process, take some batches, and say what that took."""
+    from finetune.batches.loader import Loader
     from finetune.data import Plan, Source, Stream
+    from finetune.files.rows import open_rows
     from finetune.layouts import Limits, choose
-    from finetune.loader import Loader
-    from finetune.rows import open_rows
     from glm.dialects.chatglm3 import ChatGLM3
     from glm.tokenizer import Tokenizer
 
@@ -105,7 +105,7 @@ def read(file: Path, tokenizer: Path, cache: Path, batches: int) -> dict[str, An
 
 def every_row_comes_once(file: Path) -> bool:
     """The gate: an epoch of two processes is every row, once, whatever order it has."""
-    from finetune.order import Order, Share
+    from finetune.batches.order import Order, Share
 
     rows = sum(1 for _ in file.open("rb"))
     order = Order([Share(rows)], seed=1)

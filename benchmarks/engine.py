@@ -39,8 +39,8 @@ def load() -> tuple[str, Any]:
     """The embedded model, or a random one of the same shape."""
     tiny = ROOT / "assets" / "tiny"
     if (tiny / "config.json").exists():
+        from glm.checkpoint.recognise import recognise
         from glm.load import load_model
-        from glm.recognise import recognise
 
         return "assets/tiny", load_model(recognise(tiny), "cpu", "float32")
     from transformers import GlmConfig, GlmForCausalLM

@@ -44,9 +44,9 @@ from glm.dialects.marks import encode
 from glm.dialects.tagged import CALL, KEY, MARKS
 from glm.engines.fake import FakeEngine
 from glm.messages import Conversation, Sampling
-from glm.rank_tokenizer import RankTokenizer
 from glm.store import Store
 from glm.tokenizer import GLM4_SPECIALS
+from glm.tokenizers.ranks import RankTokenizer
 from launcher.serve import settle
 from tools.workshop import Workshop
 

@@ -109,9 +109,9 @@ def opened(folder: str, dtype: str) -> dict[str, Any]:
     started = time.perf_counter()
     import torch
 
+    from glm.checkpoint.recognise import recognise
     from glm.load import load_model
     from glm.models import chatglm  # noqa: F401 - its imports are no part of opening
-    from glm.recognise import recognise
 
     imports = time.perf_counter() - started
     torch.set_num_threads(1)

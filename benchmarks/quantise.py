@@ -29,12 +29,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.engine import ROOT, answers, git
+from glm.checkpoint.recognise import EMBEDDED, ModelInfo, recognise
 from glm.dialects import DIALECTS
 from glm.engines.local import LocalEngine
 from glm.load import load_model
-from glm.quantisation_error import SAMPLE, logit_error, weight_error
-from glm.quantise import quantised_modules
-from glm.recognise import EMBEDDED, ModelInfo, recognise
+from glm.quantisation.error import SAMPLE, logit_error, weight_error
+from glm.quantisation.quantise import quantised_modules
 from glm.tokenizer import Tokenizer
 from tests.packed_checkpoint import pack_folder
 from tests.tiny_checkpoint import write_checkpoint

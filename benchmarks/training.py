@@ -50,13 +50,13 @@ from typing import Any
 from benchmarks import training_gpu, training_start
 from benchmarks.engine import ROOT, git
 from benchmarks.quantise import machine
+from finetune.batches.packing import fill, pack
+from finetune.files.rows import open_rows
 from finetune.formats import read_row
 from finetune.layouts import Example, Limits, choose
-from finetune.packing import fill, pack
-from finetune.rows import open_rows
+from glm.checkpoint.recognise import EMBEDDED, recognise
 from glm.dialects import DIALECTS
-from glm.recognise import EMBEDDED, recognise
-from glm.tokenizers import open_tokenizer
+from glm.tokenizers.opening import open_tokenizer
 from tests.shared_files import CHATGLM3_TOKENIZER, SHARED
 
 RESULTS = ROOT / "benchmarks" / "results" / "training.jsonl"

@@ -25,15 +25,16 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from finetune import before, config, machines, train  # noqa: F401  (before PEFT)
+from finetune import before, config, train  # noqa: F401  (before PEFT)
 from finetune.config import TrainConfig
-from finetune.ends import Stop
-from finetune.loop import Loop
-from finetune.machines import Crew
 from finetune.methods import METHODS
-from finetune.run_folder import RunFolder
+from finetune.training import machines
+from finetune.training.ends import Stop
+from finetune.training.loop import Loop
+from finetune.training.machines import Crew
+from finetune.training.run_folder import RunFolder
+from glm.checkpoint.recognise import ModelInfo, recognise
 from glm.load import load_model
-from glm.recognise import ModelInfo, recognise
 
 NOT_LEARNT = -100
 MARK = "@step "

@@ -1,6 +1,7 @@
 """Save a conversation as a file and open one: JSON, Markdown, HTML out; JSON, Markdown in.
 
-What a format looks like is in `glm/exchange.py`, `glm/markdown.py` and `html_export.py`.
+What a format looks like is in `glm/store/exchange.py`, `glm/store/markdown.py` and
+`html_export.py`.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from pathlib import Path
 
 from demo.attachments import read_text
 from demo.html_export import export_html
-from glm.exchange import Transcript, file_name, read_json, write_json
-from glm.markdown import read_markdown, write_markdown
 from glm.messages import Conversation, Message, ToolSpec
 from glm.store import Store
+from glm.store.exchange import Transcript, file_name, read_json, write_json
+from glm.store.markdown import read_markdown, write_markdown
 
 LIMIT = 20_000_000  # bytes of a file to open
 KINDS: dict[str, tuple[str, Callable[[Transcript, str], str]]] = {

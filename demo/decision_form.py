@@ -13,8 +13,8 @@ from typing import Any
 
 from demo import schema_form
 from demo.text import Refused, Say
+from glm.loop.pause import Decision
 from glm.messages import ToolCall, ToolResult
-from glm.pause import Decision
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from demo.highlight import highlight
 from demo.rich_text import rich_text
-from glm.exchange import Transcript
 from glm.messages import Message, ToolCall, ToolSpec
+from glm.store.exchange import Transcript
 
 FOLDER = Path(__file__).parents[1] / "assets" / "export"
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"

@@ -21,10 +21,10 @@ from demo.model_finds import Exporting, Find, Group
 from demo.model_folders import Folders
 from demo.models import UNLOADED
 from demo.text import Refused, sentence
+from glm.adapters.shelf import Shelved, name_of
+from glm.checkpoint.recognise import EMBEDDED, ModelInfo
 from glm.errors import GlmError
 from glm.opening import Opening
-from glm.recognise import EMBEDDED, ModelInfo
-from glm.shelf import Shelved, name_of
 
 STEP = 0.1
 DTYPES = ("auto", "float32", "bfloat16", "float16")

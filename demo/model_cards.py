@@ -14,11 +14,11 @@ from typing import Any
 from demo.model_choice import kind, title
 from demo.models import why_none
 from demo.text import Say
+from glm.adapters.shelf import BASE, OF, Shelved
 from glm.adapters.values import AdapterInfo
+from glm.checkpoint.recognise import ModelInfo
 from glm.manager import Manager, ModelState
 from glm.memory import Memory
-from glm.recognise import ModelInfo
-from glm.shelf import BASE, OF, Shelved
 
 Describe = Callable[[Shelved], AdapterInfo | None]
 
@@ -33,7 +33,7 @@ class Now:
     number_type: str
     models: Sequence[str]
     operator: bool
-    error: Any = None  # what fewer bits have cost: glm.quantisation_error.QuantisationError
+    error: Any = None  # what fewer bits have cost: glm.quantisation.error.QuantisationError
 
 
 def now(manager: Manager, operator: bool) -> Now:

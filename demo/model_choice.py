@@ -9,8 +9,8 @@ from __future__ import annotations
 from html import escape
 
 from demo.text import Refused, Say
+from glm.adapters.shelf import BASE, JOIN, OF, Shelved
 from glm.manager import Manager
-from glm.shelf import BASE, JOIN, OF, Shelved
 
 MOST_PAIRS = 24  # of a LoRA and a prefix that are offered
 

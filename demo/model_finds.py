@@ -16,13 +16,13 @@ from typing import Literal
 import glm.export
 from demo import models
 from demo.text import Refused
-from glm import modelscope
 from glm.adapters.sources import looks_like_adapter
 from glm.adapters.values import AdapterInfo
+from glm.checkpoint import modelscope
+from glm.checkpoint.hub import cached_models, find_folders, is_hub_id
+from glm.checkpoint.recognise import EMBEDDED, ModelInfo, recognise
 from glm.errors import CheckpointError, GlmError
-from glm.hub import cached_models, find_folders, is_hub_id
 from glm.inspect import inspect
-from glm.recognise import EMBEDDED, ModelInfo, recognise
 
 Kind = Literal["model", "adapter", "hub", "nothing"]
 Progress = Callable[[str, float | None], None]
@@ -148,7 +148,7 @@ def why_not(bits: int | None, info: ModelInfo | None) -> str:
     """Why a model cannot be opened in so many bits, in a sentence; "" where it can."""
     if bits is None:
         return ""
-    from glm.quantise import can_quantise
+    from glm.quantisation.quantise import can_quantise
 
     return (can_quantise(info.config, bits) if info else None) or ""
 

@@ -16,8 +16,8 @@ from demo.model_finds import BUILT_IN, TARGETS, Find, Group
 from demo.model_fit import Fit, fits, free, token_bytes
 from demo.models import rows as known_models
 from demo.text import Say
+from glm.checkpoint.recognise import ModelInfo
 from glm.memory import Memory
-from glm.recognise import ModelInfo
 
 
 def open_form(say: Say) -> str:

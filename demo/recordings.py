@@ -1,8 +1,8 @@
 """What tools answered, kept beside the conversations: pictures, tables, durations, and a tape.
 
 The store keeps what the model read. The rest of each answer is a JSON file by the message's id,
-in the form of `glm.replay`, so that it can be shown again and played again. A file that is lost
-loses a picture or a table, never a word.
+in the form of `glm.loop.replay`, so that it can be shown again and played again. A file that is
+lost loses a picture or a table, never a word.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 
 from demo.text import Refused
 from glm.errors import BadRequest
+from glm.loop.replay import read_step, step
 from glm.messages import ToolCall, ToolResult
-from glm.replay import read_step, step
 
 Place = tuple[str, str]  # owner, conversation
 LARGEST = 50_000_000  # bytes of a tape that is loaded

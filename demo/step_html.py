@@ -15,9 +15,9 @@ from typing import Any
 
 from demo.rich_text import rich_text
 from demo.text import Say
+from glm.loop.observations import PERSON, SKIPPED
+from glm.loop.replay import MOCK, REPLAY
 from glm.messages import Image, Table, ToolCall, ToolResult
-from glm.observations import PERSON, SKIPPED
-from glm.replay import MOCK, REPLAY
 
 LONG = 1200  # characters of an observation that are shown unfolded
 MOST = 30_000  # characters that are shown at all

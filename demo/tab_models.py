@@ -20,9 +20,9 @@ from demo.model_acts import Steps
 from demo.models_parts import ModelParts, layout
 from demo.painter import Updates, language_of, sent, visitor_of
 from demo.text import choose_language
+from glm.adapters.shelf import Shelved
 from glm.adapters.values import AdapterInfo
 from glm.errors import GlmError
-from glm.shelf import Shelved
 
 
 def build(desk: Desk, labels: Labels, bar: gr.HTML) -> Callable[[gr.Blocks], None]:

@@ -18,8 +18,8 @@ from demo.tool_run import RunTicket, drawn, known, last_question
 from demo.tool_setup import Setup, read_setup
 from demo.tool_steps import Step, said
 from glm.errors import GlmError, NotFound
+from glm.loop.observations import PERSON, STOPPED, observation
 from glm.messages import Message, ToolCall, ToolResult
-from glm.observations import PERSON, STOPPED, observation
 from glm.store import Node
 
 

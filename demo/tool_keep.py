@@ -10,8 +10,8 @@ from demo.desk import Desk, Ticket
 from demo.recordings import Place, Recordings
 from demo.tool_setup import PREFIX, Setup
 from glm.loop import LoopStream
+from glm.loop.observations import STOPPED, observation
 from glm.messages import Ended, Message, Sampling, ToolCall, ToolResult
-from glm.observations import STOPPED, observation
 from glm.store import Node, TurnRecord
 
 Results = Mapping[str, tuple[ToolCall, ToolResult]]

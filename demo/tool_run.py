@@ -29,10 +29,10 @@ from demo.writing import seeded
 from glm import loop
 from glm.chat import EventStream, Options
 from glm.errors import GlmError, NotFound, NotReady
+from glm.loop.replay import Mock, Replay
+from glm.loop.toolbox import Toolbox
 from glm.messages import Conversation, Event, Finish, Message, Policy, Sampling, Text
-from glm.replay import Mock, Replay
 from glm.store import Node
-from glm.toolbox import Toolbox
 
 STEP, WAITING = 0.05, 0.2  # seconds between two drawings; while a person decides
 _log = logging.getLogger(__name__)

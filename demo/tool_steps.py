@@ -15,8 +15,8 @@ from demo.bubbles import figures
 from demo.decision_form import Known, form
 from demo.model_choice import names, title
 from demo.text import Say
+from glm.loop.observations import FAILED, SKIPPED, observation
 from glm.messages import ToolCall, ToolResult
-from glm.observations import FAILED, SKIPPED, observation
 from glm.store import Node
 
 Step = dict[str, str]  # key, html

@@ -1,10 +1,10 @@
 """Imported before PEFT and Trainer: the bitsandbytes that they bring comes quietly, and without
-code from the hub (glm/quantise.py)."""
+code from the hub (glm/quantisation/quantise.py)."""
 
 from contextlib import suppress
 
-from glm import quantise
 from glm.errors import CheckpointError
+from glm.quantisation import quantise
 
 with suppress(CheckpointError):  # it is not installed
     quantise.library()

@@ -19,18 +19,18 @@ from typing import Any
 
 import yaml
 
-from finetune import presets
-from finetune.fields.data import Data
-from finetune.fields.machines import Machines
-from finetune.fields.method import Method
-from finetune.fields.model import Model
-from finetune.fields.run import Run
-from finetune.fields.steps import Steps
-from finetune.launching import deepspeed_file, effective, read_deepspeed
-from finetune.machine import Machine
-from finetune.option_checks import problems
-from finetune.options import BadConfig, Word, help_text, options, read_value, shown
-from finetune.words import Words, from_command_line
+from finetune.options import presets
+from finetune.options.checks import problems
+from finetune.options.fields.data import Data
+from finetune.options.fields.machines import Machines
+from finetune.options.fields.method import Method
+from finetune.options.fields.model import Model
+from finetune.options.fields.run import Run
+from finetune.options.fields.steps import Steps
+from finetune.options.option import BadConfig, Word, help_text, options, read_value, shown
+from finetune.options.words import Words, from_command_line
+from finetune.training.launching import deepspeed_file, effective, read_deepspeed
+from finetune.training.machine import Machine
 
 USAGE = (
     "usage: python -m finetune.train [--config FILE] [--train-args-file FILE.json] [options]\n"

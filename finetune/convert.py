@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from finetune.files.rows import Rows, open_rows
 from finetune.formats import AUTO, FORMATS, BadRow, CannotHold, losses, named, read_row
-from finetune.rows import Rows, open_rows
 from glm.errors import BadRequest
 
 SHOWN = 5  # places named for each reason

@@ -1,7 +1,7 @@
 """The training stream: rows to batches, lazily, in an order that a stopped run takes up again.
 
     stream = Stream([Source(rows)], partial(layout.encode, dialect=dialect, limits=limits), plan)
-    loader = Loader(stream, Part(rank, world), workers=1)       # finetune/loader.py
+    loader = Loader(stream, Part(rank, world), workers=1)       # finetune/batches/loader.py
 
 `rows` is anything with len() and [i] -> Conversation. A window of a few thousand rows is read,
 tokenised and packed or grouped at a time; nothing grows with the file. The sequence of batches
@@ -20,11 +20,11 @@ from typing import Any, Protocol
 
 from torch.utils.data import IterableDataset, get_worker_info
 
-from finetune.collate import Batch, Collator, Row, idle
+from finetune.batches.collate import Batch, Collator, Row, idle
+from finetune.batches.order import WINDOW, Order, Share
+from finetune.batches.packing import group, pack
+from finetune.batches.tally import Tally
 from finetune.layouts import Example, Skipped
-from finetune.order import WINDOW, Order, Share
-from finetune.packing import group, pack
-from finetune.tally import Tally
 from glm.errors import GlmError
 from glm.messages import Conversation
 
@@ -41,7 +41,7 @@ class Rows(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Rows; an epoch takes `weight` times as many (finetune/order.py)."""
+    """Rows; an epoch takes `weight` times as many (finetune/batches/order.py)."""
 
     rows: Rows
     weight: float = 1.0

@@ -20,11 +20,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from finetune import repeats
-from finetune.checks import CHECKS, Problem, check, learns
+from finetune.checks import CHECKS, Problem, check, learns, repeats
+from finetune.checks.lengths import Ruler, ruler
+from finetune.files.rows import Rows, open_rows
 from finetune.formats import AUTO, FORMATS, BadRow, named, recognise
-from finetune.lengths import Ruler, ruler
-from finetune.rows import Rows, open_rows
 from glm.errors import BadRequest, GlmError
 from glm.messages import Conversation
 

@@ -23,13 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune import metrics, scorecard
-from finetune.answering import Manner, Opened, open_model
-from finetune.exchanges import Exchange, Played, exchanges, play
+from finetune import metrics
+from finetune.files.rows import Rows, open_rows
 from finetune.formats import AUTO, BadRow, read_row
-from finetune.rows import Rows, open_rows
-from finetune.scorecard import Case, Figures
-from finetune.subject import Subject, subject
+from finetune.scoring import scorecard
+from finetune.scoring.answering import Manner, Opened, open_model
+from finetune.scoring.exchanges import Exchange, Played, exchanges, play
+from finetune.scoring.scorecard import Case, Figures
+from finetune.scoring.subject import Subject, subject
 from glm.adapters.card import replacing
 from glm.errors import GlmError
 from glm.loop import Ask

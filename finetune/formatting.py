@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.convert import Conversion, Report, convert, write_file
-from finetune.rows import Rows, open_rows
+from finetune.files.rows import Rows, open_rows
 from glm.errors import BadRequest
 
 FOLDER = "formatted_data"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.options import (
+from finetune.options.option import (
     BadConfig,
     Word,
     help_text,

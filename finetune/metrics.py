@@ -21,7 +21,7 @@ from functools import cache
 from typing import Any
 
 from finetune.pretrain.figures import wilson
-from finetune.tool_schema import BadSchema, has_schema, misfit
+from finetune.scoring.tool_schema import BadSchema, has_schema, misfit
 from glm.errors import BadRequest
 from glm.messages import ToolCall, ToolSpec
 

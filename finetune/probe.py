@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.answering import Manner, Opened, open_model
 from finetune.evaluate import write_report
 from finetune.pretrain.figures import wilson
 from finetune.pretrain.judge import Result
 from finetune.pretrain.score import score
-from finetune.subject import Subject, subject
+from finetune.scoring.answering import Manner, Opened, open_model
+from finetune.scoring.subject import Subject, subject
 from glm.errors import GlmError
 from glm.messages import Conversation, Event
 

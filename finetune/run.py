@@ -26,7 +26,7 @@ from finetune.scripts import CONSTANTS, OLD_SPELLINGS, ROOT, SAMPLES, SCRIPTS, S
 
 if TYPE_CHECKING:
     from finetune.config import TrainConfig
-    from finetune.machine import Machine
+    from finetune.training.machine import Machine
 
 BAD_OPTION = 2
 NEEDED = ("yaml", "torch", "transformers")
@@ -80,10 +80,10 @@ class Plan:
 
 def train(script: Script, words: Sequence[str], environ: Mapping[str, str]) -> int:
     """Plan, and train to the end; returns the exit code."""
-    from finetune import launching
     from finetune.config import to_argv
-    from finetune.machine import this_machine
-    from finetune.options import BadConfig
+    from finetune.options.option import BadConfig
+    from finetune.training import launching
+    from finetune.training.machine import this_machine
 
     machine = this_machine()
     try:
@@ -108,8 +108,8 @@ def plan_of(
     Constants set by hand win over the table's; flags and files win over constants.
     """
     from finetune.config import TrainConfig, read_config, run_folder
-    from finetune.options import BadConfig
-    from finetune.words import from_command_line
+    from finetune.options.option import BadConfig
+    from finetune.options.words import from_command_line
 
     count = next((i for i, word in enumerate(words) if not _ASSIGNMENT.match(word)), len(words))
     flags = in_place(script, words[count:])
@@ -154,7 +154,7 @@ def constants_by_hand(
     A .sh file passes all of them; what is the table's own value was not set by anybody.
     """
     from finetune.config import TrainConfig
-    from finetune.options import options, read_value
+    from finetune.options.option import options, read_value
 
     names = {**{name: name for name in script.constants}, **OLD_SPELLINGS}
     said = [word.partition("=")[::2] for word in assignments]

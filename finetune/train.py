@@ -4,8 +4,8 @@
     python -m finetune.train --model THUDM/chatglm3-6b --method ptuning --train-file my.jsonl
     python -m finetune.train --config runs/X/config.yaml --output-dir runs/X --resume last
 
-A run is a folder (finetune/run_folder.py); the exit code and the last line say how it ended
-(finetune/ends.py). Killed at any moment it goes on from its last checkpoint as if nothing had
+A run is a folder (training/run_folder.py); the exit code and the last line say how it ended
+(training/ends.py). Killed at any moment it goes on from its last checkpoint as if nothing had
 happened. Not covered: going on with another number of processes.
 """
 
@@ -26,8 +26,15 @@ import torch
 
 from finetune import (
     before,  # noqa: F401  (first)
-    checkpoints,
     config,
+)
+from finetune.config import TrainConfig
+from finetune.methods import METHODS, lora, ptuning
+from finetune.options.checks import model_problems
+from finetune.options.option import BadConfig
+from finetune.run import farewell
+from finetune.training import (
+    checkpoints,
     ends,
     launching,
     machines,
@@ -36,23 +43,18 @@ from finetune import (
     resume,
     wiring,
 )
-from finetune.checkpoints import Checkpoint
-from finetune.config import TrainConfig
-from finetune.ends import Stop
-from finetune.loop import Loop, Parts
-from finetune.machine import this_machine
-from finetune.machines import Crew
-from finetune.methods import METHODS, lora, ptuning
-from finetune.option_checks import model_problems
-from finetune.options import BadConfig
-from finetune.resume import About
-from finetune.run import farewell
-from finetune.run_folder import InUse, RunFolder
+from finetune.training.checkpoints import Checkpoint
+from finetune.training.ends import Stop
+from finetune.training.loop import Loop, Parts
+from finetune.training.machine import this_machine
+from finetune.training.machines import Crew
+from finetune.training.resume import About
+from finetune.training.run_folder import InUse, RunFolder
 from glm.adapters.card import Card, base_fingerprint
+from glm.checkpoint.hub import fetch, is_hub_id
+from glm.checkpoint.recognise import EMBEDDED, ModelInfo, recognise
 from glm.errors import BadRequest
-from glm.hub import fetch, is_hub_id
 from glm.load import load_model
-from glm.recognise import EMBEDDED, ModelInfo, recognise
 
 RUNS = Path(__file__).parent.parent / "runs"
 

@@ -81,7 +81,7 @@ class Kept(Generic[Value]):
 
 
 class Constraint:
-    """The state of one answer; see `glm.sampler.Constraint`."""
+    """The state of one answer; see `glm.scheduler.sampler.Constraint`."""
 
     def __init__(self, matcher: llguidance.LLMatcher, size: int) -> None:
         self._matcher, self._size = matcher, (size + 31) // 32

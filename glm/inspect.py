@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from glm.checkpoint.headers import FileReport, read
+from glm.checkpoint.recognise import ModelInfo, recognise
 from glm.errors import GlmError
-from glm.headers import FileReport, read
-from glm.recognise import ModelInfo, recognise
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".gguf")
 SHOWN = 12  # files of a folder that are listed

@@ -16,11 +16,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers.utils import logging
 
+from glm.checkpoint.families import check_native
+from glm.checkpoint.recognise import ModelInfo
+from glm.checkpoint.serves import check_serves
 from glm.device import free_memory, needs_several, pick_device, pick_dtype
 from glm.errors import CheckpointError
-from glm.families import check_native
-from glm.recognise import ModelInfo
-from glm.serves import check_serves
 
 # Where transformers looks for an adapter, which it would put on the model unasked: nowhere.
 NO_ADAPTER = ".none"
@@ -101,7 +101,7 @@ def _from_pretrained(info: ModelInfo, plan: Plan) -> tuple[Any, Any]:
     if plan.where.type == "cuda":  # straight to the card, not by way of the memory
         options |= {"device_map": {"": plan.where}}
     if plan.bits:
-        from glm.quantise import load_options
+        from glm.quantisation.quantise import load_options
 
         options |= load_options(info.config, plan.bits, plan.kind, plan.where)
     if plan.several:
@@ -109,7 +109,7 @@ def _from_pretrained(info: ModelInfo, plan: Plan) -> tuple[Any, Any]:
     try:
         kind, config = _architecture(info)
         if info.packed_bits:
-            from glm.packed import unpacked_state
+            from glm.quantisation.packed import unpacked_state
 
             state = unpacked_state(info, plan.kind)
             return kind.from_pretrained(None, config=config, state_dict=state, **options)
@@ -129,7 +129,7 @@ def _finished(model: Any, plan: Plan) -> AbstractContextManager[None]:
     """What a quantised model needs after it is opened; steps within leave its weights alone."""
     if plan.bits is None:
         return nullcontext()
-    from glm import quantise
+    from glm.quantisation import quantise
 
     quantise.finish(model)
     as_loaded: AbstractContextManager[None] = quantise.as_loaded(model)

@@ -2,7 +2,7 @@
 
 `start` loads in a thread, so a page can open first. An answer in flight keeps the model and the
 adapter it began with: a replaced engine is closed when its last stream ends. `base:NAME` is the
-base with an adapter (`glm/shelf.py`). Light to import: torch comes with `start`.
+base with an adapter (`glm/adapters/shelf.py`). Light to import: torch comes with `start`.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from glm.adapters.catalog import Catalog
+from glm.adapters.shelf import BASE, OF, Shelf, Shelved
 from glm.adapters.values import Adapter
-from glm.catalog import Catalog
 from glm.chat import EventStream, Options, chat
+from glm.checkpoint.hub import fetch, is_hub_id
+from glm.checkpoint.recognise import EMBEDDED, ModelInfo, recognise
 from glm.dialects import DIALECTS, Dialect, RoleToken
+from glm.dialects.vocabulary import Vocabulary
 from glm.engines.base import Engine
 from glm.errors import AdapterGone, CheckpointError, EngineError, GlmError, NotReady
-from glm.hub import fetch, is_hub_id
 from glm.memory import Memory, read_memory
 from glm.messages import Conversation, Sampling
 from glm.opening import AS_IS, Opener, Opening, family_defaults, open_engine, quantisation
-from glm.recognise import EMBEDDED, ModelInfo, recognise
-from glm.shelf import BASE, OF, Shelf, Shelved
-from glm.tokenizers import open_tokenizer
-from glm.vocabulary import Vocabulary
+from glm.tokenizers.opening import open_tokenizer
 
 Status = Literal["loading", "ready", "failed", "aside"]
 TRIES = 3  # an adapter may be put away between choosing it and asking

@@ -6,11 +6,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from glm.chat import EventStream, Options
+from glm.checkpoint.recognise import EMBEDDED
 from glm.errors import EngineError
 from glm.manager import Manager
 from glm.messages import Conversation, Finish, Message, Sampling
 from glm.opening import Opener, Opening, open_engine
-from glm.recognise import EMBEDDED
 
 History = list[dict[str, Any]]
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from glm.checkpoint.recognise import ModelInfo
 from glm.dialects import Dialect
 from glm.engines.base import Engine
 from glm.messages import Sampling
-from glm.recognise import ModelInfo
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def quantisation(engine: Engine, info: ModelInfo, dialect: Dialect) -> Any:
     model = getattr(engine, "model", None)
     if model is None:
         return None
-    from glm.quantisation_error import SAMPLE, measure
+    from glm.quantisation.error import SAMPLE, measure
 
     try:
         return measure(model, info, dialect.prompt(SAMPLE))

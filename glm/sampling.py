@@ -1,7 +1,7 @@
 """Which sampling values are allowed, in one table. Standard library only.
 
 `validate` runs before a request is queued; sliders and the API read the same `RANGES`.
-What the values do to the logits is in `glm/sampler.py`.
+What the values do to the logits is in `glm/scheduler/sampler.py`.
 """
 
 from __future__ import annotations

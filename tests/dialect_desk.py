@@ -17,10 +17,10 @@ from typing import Any
 
 from glm.dialects import DIALECTS
 from glm.dialects.marks import Mark, encode
-from glm.hub_tokenizer import HubTokenizer
 from glm.messages import CallText, Conversation, Event, Message, Text, Thinking, ToolSpec
-from glm.rank_tokenizer import RankTokenizer
 from glm.tokenizer import GLM4_SPECIALS, Tokenizer
+from glm.tokenizers.hub import HubTokenizer
+from glm.tokenizers.ranks import RankTokenizer
 from tests.shared_files import tokenizer_file
 from tests.tiny_ice import ice
 

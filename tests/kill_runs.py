@@ -19,9 +19,10 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from finetune import loop, train
+from finetune import train
 from finetune.methods import lora
-from finetune.run_folder import outcome
+from finetune.training import loop
+from finetune.training.run_folder import outcome
 from tests.training import measured, write_rows
 
 STEPS = ("--max-steps", "8", "--save-interval", "3", "--log-interval", "1", "--lr", "1e-2")

@@ -18,10 +18,10 @@ import torch
 from safetensors.torch import save_file
 from transformers import DynamicCache
 
+from glm.checkpoint.recognise import EMBEDDED, recognise
 from glm.dialects.chatglm3 import ChatGLM3
 from glm.load import load_model
 from glm.messages import Conversation, Message
-from glm.recognise import EMBEDDED, recognise
 from glm.tokenizer import Tokenizer
 
 RANK, TOKENS = 4, 8

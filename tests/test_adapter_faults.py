@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from glm.adapters.opening import describe, open_adapter
 from glm.adapters.prefix import OFFICIAL_KEY
 from glm.adapters.sources import looks_like_adapter
+from glm.checkpoint.recognise import recognise
 from glm.errors import AlphaNeeded, CheckpointError
 from glm.load import load_model
-from glm.recognise import recognise
 from tests.adapter_desk import LAYERS, LORA, answer, fused_lora, random, write_peft
 from tests.tiny_checkpoint import write_checkpoint
 

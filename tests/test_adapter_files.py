@@ -21,9 +21,9 @@ from glm.adapters.opening import describe, open_adapter
 from glm.adapters.prefix import OFFICIAL_KEY
 from glm.adapters.saving import save_official_prefix, save_peft_lora
 from glm.adapters.values import LoraPart
+from glm.checkpoint.recognise import recognise
 from glm.errors import CheckpointError
 from glm.load import load_model
-from glm.recognise import recognise
 from tests.adapter_desk import LORA, fused_lora, hooked, random, write_peft
 from tests.tiny_checkpoint import write_checkpoint
 

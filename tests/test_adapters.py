@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from glm.adapters.merging import merge
 from glm.adapters.opening import describe, open_adapter
 from glm.adapters.sources import looks_like_adapter
+from glm.checkpoint.recognise import recognise
 from glm.load import load_model
-from glm.recognise import recognise
 from tests.adapter_desk import LORA, answer, fused_lora, hooked, renamed, write_peft
 from tests.shared_files import CHATGLM3_TOKENIZER, GOLDEN, TINY
 from tests.tiny_checkpoint import write_checkpoint

@@ -7,13 +7,13 @@ import torch
 from safetensors.torch import load_file
 
 from glm.adapters.opening import open_adapter
+from glm.checkpoint.recognise import EMBEDDED, recognise
 from glm.engines.base import Request, tokens
 from glm.engines.local import LocalEngine
 from glm.errors import AlphaNeeded
 from glm.load import load_model
 from glm.manager import Manager
 from glm.messages import Conversation, Finish, Message, Sampling
-from glm.recognise import EMBEDDED, recognise
 from tests.shared_files import CHATGLM3_TOKENIZER, GOLDEN
 from tests.taught import teach_lora, teach_prefix
 

@@ -13,8 +13,8 @@ from glm.adapters.merging import merge
 from glm.adapters.opening import describe, open_adapter
 from glm.adapters.prefix import OFFICIAL_KEY, joined
 from glm.adapters.saving import save_official_prefix, save_peft_lora, save_peft_prefix
+from glm.checkpoint.recognise import recognise
 from glm.errors import AlphaNeeded, CheckpointError
-from glm.recognise import recognise
 from tests.adapter_desk import LORA, cache_of, hooked, random, write_peft
 from tests.shared_files import GOLDEN
 from tests.tiny_checkpoint import write_checkpoint

@@ -4,12 +4,12 @@ import importlib.util
 
 import pytest
 
-from finetune.answering import Manner, Opened
-from finetune.subject import subject
+from finetune.scoring.answering import Manner, Opened
+from finetune.scoring.subject import subject
+from glm.checkpoint.recognise import EMBEDDED
 from glm.engines.fake import FakeEngine
 from glm.errors import BadRequest
 from glm.messages import Conversation, Message
-from glm.recognise import EMBEDDED
 from tests.scripted_tools import dialect, say
 
 

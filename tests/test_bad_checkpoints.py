@@ -20,6 +20,7 @@ from transformers import (
 
 from glm import device, load
 from glm.adapters.sources import find
+from glm.checkpoint.recognise import recognise
 from glm.engines.base import Request
 from glm.engines.local import LocalEngine
 from glm.errors import CheckpointError
@@ -27,8 +28,7 @@ from glm.inspect import inspect
 from glm.load import load_model, make_plan
 from glm.manager import Manager
 from glm.opening import Opening
-from glm.recognise import recognise
-from glm.tokenizers import open_tokenizer
+from glm.tokenizers.opening import open_tokenizer
 from tests.dialect_desk import CHATML
 from tests.shared_files import CHATGLM3_TOKENIZER, TINY
 from tests.tiny_checkpoint import write_checkpoint
@@ -348,9 +348,9 @@ def test_a_packed_checkpoint_is_told_by_its_bits_and_unpacked_under_the_hub_s_na
     chatglm3, monkeypatch
 ):
     tensors = load_file(chatglm3 / "model.safetensors")
-    packed = types.ModuleType("glm.packed")
+    packed = types.ModuleType("glm.quantisation.packed")
     packed.unpacked_state = lambda info, dtype: {k: v.to(dtype) for k, v in tensors.items()}
-    monkeypatch.setitem(sys.modules, "glm.packed", packed)
+    monkeypatch.setitem(sys.modules, "glm.quantisation.packed", packed)
     plain = load_model(recognise(chatglm3), "cpu", "float32").state_dict()
     for bits in (4, 8, 0):
         edit(chatglm3, quantization_bit=bits)

@@ -9,7 +9,7 @@ from transformers import StaticCache
 
 from glm.models.chatglm1 import ChatGLM1Config, ChatGLM1ForCausalLM
 from glm.models.chatglm1_positions import layout, positions_and_mask
-from glm.rows import Rows
+from glm.scheduler.rows import Rows
 from tests.shared_files import GOLDEN
 from tests.tiny_chatglm1 import (
     GMASK,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from glm.chat import Options, chat
+from glm.checkpoint.recognise import EMBEDDED
 from glm.constrain import Constrainer
 from glm.dialects.chatglm2 import ChatGLM2
 from glm.dialects.chatglm3 import ChatGLM3
@@ -21,7 +22,6 @@ from glm.dialects.schema import plain
 from glm.engines.fake import FakeEngine
 from glm.errors import BadRequest
 from glm.messages import Call, Conversation, Malformed, Message, Sampling, Text, ToolSpec
-from glm.recognise import EMBEDDED
 from glm.tokenizer import Tokenizer
 from tests.grammar_walk import Walk, parsed, random_object
 from tests.shared_files import CHATGLM3_TOKENIZER

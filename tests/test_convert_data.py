@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from finetune.convert import main
+from finetune.files.rows import open_rows
 from finetune.formats import read_row
-from finetune.rows import open_rows
 from tests.format_rows import ONE, ROWS, TALK, WITH_TOOLS
 from tests.shared_files import ROOT, SHARED
 

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from finetune import repeats, row_index
-from finetune.checks import CHECKS, check
+from finetune.checks import CHECKS, check, repeats
+from finetune.checks.lengths import Ruler, ruler
 from finetune.doctor import Question, examine, main
+from finetune.files import row_index
+from finetune.files.rows import open_rows
 from finetune.formats import read_row
-from finetune.lengths import Ruler, ruler
-from finetune.rows import open_rows
 from glm.dialects import DIALECTS
 from glm.messages import Conversation, Message
 from glm.tokenizer import Tokenizer

@@ -7,14 +7,14 @@ import pytest
 
 from finetune import evaluate as program
 from finetune.evaluate import evaluate, read
-from finetune.exchanges import exchanges, play
-from finetune.rows import open_rows
-from finetune.scorecard import figures, score, table
+from finetune.files.rows import open_rows
+from finetune.scoring.exchanges import exchanges, play
+from finetune.scoring.scorecard import figures, score, table
 from glm.chat import Options, chat
+from glm.checkpoint.recognise import EMBEDDED
 from glm.engines.fake import FakeEngine
 from glm.errors import BadRequest, EngineError
 from glm.messages import Conversation, Message, ToolCall, ToolSpec
-from glm.recognise import EMBEDDED
 from tests.scripted_tools import TOOL, body, dialect
 from tests.test_chatglm3_dialect import answer
 

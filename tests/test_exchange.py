@@ -1,4 +1,4 @@
-"""glm/exchange.py: conversations as OpenAI messages, there and back, and bad files refused."""
+"""store/exchange.py: conversations as OpenAI messages, there and back, and bad files refused."""
 
 from __future__ import annotations
 
@@ -7,8 +7,16 @@ import json
 import pytest
 
 from glm.errors import BadRequest
-from glm.exchange import EXTRA, Transcript, file_name, from_openai, read_json, to_openai, write_json
 from glm.messages import Conversation, Message, ToolCall, ToolSpec
+from glm.store.exchange import (
+    EXTRA,
+    Transcript,
+    file_name,
+    from_openai,
+    read_json,
+    to_openai,
+    write_json,
+)
 
 WEATHER = ToolSpec("get_weather", "现在的天气", {"type": "object", "properties": {"city": {}}})
 ODD = {"a": [1, -0.5, 10**400, True, None, {"": "ü", "中": ["\u2028", "\0"]}], "b-c d": {}}

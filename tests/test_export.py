@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GlmForCausalLM
 
+from glm.checkpoint.recognise import recognise
 from glm.errors import BadRequest, CheckpointError
 from glm.export import TARGETS, Wanted, compare, export, hub, native
 from glm.export.folder import FORGOTTEN, appearing, inside, place
 from glm.export.source import Source
 from glm.export.tensors import Weights, write_shards
 from glm.load import load_model
-from glm.recognise import recognise
 from tests.made_adapters import lora, prefix, pretend
 from tests.shared_files import CHATGLM3_TOKENIZER, GOLDEN, ROOT, TINY
 from tests.tiny_checkpoint import write_checkpoint

@@ -7,12 +7,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from glm.adapters.opening import open_adapter
+from glm.checkpoint.recognise import recognise
 from glm.errors import CheckpointError
 from glm.export import Wanted, export
 from glm.export.source import Source, model_config
 from glm.inspect import inspect
 from glm.load import load_model
-from glm.recognise import recognise
 from tests.made_adapters import lora, pretend
 from tests.shared_files import CHATGLM3_TOKENIZER, GOLDEN, ICE_TEXT
 

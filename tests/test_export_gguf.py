@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from glm.checkpoint.recognise import recognise
 from glm.errors import CheckpointError
 from glm.export import Wanted, export
 from glm.export import gguf as target
 from glm.export.pieces import read_pieces
 from glm.export.source import Source, merged
-from glm.recognise import recognise
 from tests.made_adapters import lora, pretend
 from tests.shared_files import TINY
 from tests.tiny_checkpoint import write_checkpoint

@@ -16,10 +16,10 @@ import pytest
 import requests
 
 import glm
+from glm.checkpoint.recognise import recognise
 from glm.export import Wanted, export
 from glm.export.source import Source
 from glm.messages import Conversation, Finish, Message
-from glm.recognise import recognise
 from tests.made_adapters import lora, pretend
 from tests.shared_files import TINY
 from tools.builtin import SPECS

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from glm.checkpoint.recognise import recognise
 from glm.dialects import DIALECTS
 from glm.errors import CheckpointError
 from glm.export import Wanted, export
@@ -15,9 +16,8 @@ from glm.export.native import _write_family
 from glm.export.pieces import read_pieces
 from glm.export.source import Source
 from glm.messages import Conversation, Message, ToolCall, ToolSpec
-from glm.rank_tokenizer import RankTokenizer
-from glm.recognise import recognise
 from glm.tokenizer import SPECIALS, Tokenizer
+from glm.tokenizers.ranks import RankTokenizer
 from tests.shared_files import TINY, tokenizer_file
 from tests.tiny_checkpoint import write_checkpoint
 

@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from glm.checkpoint.families import FAMILIES as ROWS
+from glm.checkpoint.families import Clues, tell
+from glm.checkpoint.recognise import recognise
 from glm.dialects import DIALECTS
 from glm.engines.base import Request
 from glm.engines.local import LocalEngine
-from glm.families import FAMILIES as ROWS
-from glm.families import Clues, tell
 from glm.load import load_model
 from glm.manager import Manager
 from glm.messages import Conversation, Finish, Message, Sampling, ToolSpec
 from glm.opening import Opening
-from glm.recognise import recognise
-from glm.tokenizers import open_tokenizer
+from glm.tokenizers.opening import open_tokenizer
 from tests.tiny_families import FAMILIES, ICE, write
 from tests.tiny_glm import read
 
@@ -54,7 +54,7 @@ def folders(tmp_path_factory):
 
 def opens(name):
     """ChatGLM-6B needs its tokenizer, which does not lie in the repository."""
-    parts = ("glm.models.chatglm1", "glm.ice_tokenizer")
+    parts = ("glm.models.chatglm1", "glm.tokenizers.ice")
     return name != "chatglm-6b" or (
         ICE.exists() and "chatglm" in DIALECTS and all(map(importlib.util.find_spec, parts))
     )

@@ -6,8 +6,8 @@ import json
 import pytest
 
 from finetune.checks import check
+from finetune.files.rows import open_rows
 from finetune.formats import FORMATS, losses, read_row
-from finetune.rows import open_rows
 from glm.dialects.chatglm3 import ChatGLM3, call_text, tools_block
 from glm.tokenizer import Tokenizer
 from tests.format_rows import FUNCTION, TOOL, TOOL_ROW, turn

@@ -7,11 +7,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import Glm4Config, Glm4ForCausalLM
 
-from finetune.collate import Collator
-from finetune.fused import fuse
-from finetune.learnt_head import learn_only
+from finetune.batches.collate import Collator
 from finetune.methods import METHODS
-from finetune.row_attention import attend_by_rows
+from finetune.training.fused import fuse
+from finetune.training.learnt_head import learn_only
+from finetune.training.row_attention import attend_by_rows
 from glm.models.chatglm import ChatGLMConfig, ChatGLMForCausalLM
 from tests.tiny_glm import VOCABULARY
 from tests.tiny_training import apart, loss_and_gradients, rows, train_glm

@@ -11,8 +11,8 @@ from demo.desk import Desk
 from demo.tool_run import RunTicket, decide, run
 from glm.app import App
 from glm.identity import User
+from glm.loop.pause import Decision
 from glm.manager import Manager
-from glm.pause import Decision
 from glm.store import Store
 from tests.page_desk import visitor
 from tools.workshop import Workshop

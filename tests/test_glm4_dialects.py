@@ -14,7 +14,7 @@ from glm.dialects import DIALECTS
 from glm.dialects.glm45 import GLM45, GLM47
 from glm.errors import BadRequest, CheckpointError
 from glm.messages import Call, Conversation, Message, Text, Thinking, ToolCall, ToolSpec
-from glm.rank_tokenizer import RankTokenizer, is_rank_file
+from glm.tokenizers.ranks import RankTokenizer, is_rank_file
 from tests.dialect_desk import CHATML, TAGS, hub, parse, ranks
 from tests.shared_files import tokenizer_file
 

@@ -71,18 +71,18 @@ PLACES = {
     "accelerate": ("glm/", "finetune/"),
     "safetensors": ("glm/", "finetune/"),
     "sentencepiece": ("glm/", "finetune/"),
-    "bitsandbytes": ("glm/quantise.py", "glm/models/int8.py", "finetune/"),
+    "bitsandbytes": ("glm/quantisation/quantise.py", "glm/models/int8.py", "finetune/"),
     "deepspeed": ("finetune/",),
     "tokenizers": ("glm/export/fast_tokenizer.py",),
     "gguf": ("glm/export/gguf.py",),
     "llguidance": ("glm/constrain.py",),
     "mcp": ("tools/mcp/",),
-    "huggingface_hub": ("glm/hub.py",),
+    "huggingface_hub": ("glm/checkpoint/hub.py",),
     "jupyter_client": ("tools/kernel.py",),
     "zmq": ("tools/kernel.py",),
     "psutil": (
-        "finetune/network.py",
-        "finetune/run_folder.py",
+        "finetune/training/network.py",
+        "finetune/training/run_folder.py",
         "glm/memory.py",
         "tools/kernel.py",
         "tools/process.py",
@@ -91,17 +91,17 @@ PLACES = {
     ),
     "requests": (
         "launcher/share.py",
-        "glm/modelscope.py",
+        "glm/checkpoint/modelscope.py",
         "glm/engines/remote.py",
         "tools/builtin/get_weather.py",
     ),
     "rjieba": ("finetune/metrics.py",),
     "rouge_score": ("finetune/metrics.py",),
     "nltk": ("finetune/metrics.py",),
-    "wandb": ("finetune/reports.py",),
-    "swanlab": ("finetune/reports.py",),
-    "mdtex2html": ("glm/markdown.py", "demo/", "glm/exchange.py"),
-    "latex2mathml": ("glm/markdown.py", "demo/", "glm/exchange.py"),
+    "wandb": ("finetune/training/reports.py",),
+    "swanlab": ("finetune/training/reports.py",),
+    "mdtex2html": ("glm/store/markdown.py", "demo/", "glm/store/exchange.py"),
+    "latex2mathml": ("glm/store/markdown.py", "demo/", "glm/store/exchange.py"),
 }
 
 LINES, FUNCTION_LINES, PARAMETERS = 400, 60, 5
@@ -129,12 +129,12 @@ NOT_DANGEROUS = re.compile(r"\.eval\(\)|literal_eval\(|def (eval|exec)|self\.eva
 
 # Each is imported alone, and brings neither torch nor transformers.
 WITHOUT_TORCH = (
-    "glm", "glm.app", "glm.manager", "glm.store", "glm.chat", "glm.loop", "glm.replay",
+    "glm", "glm.app", "glm.manager", "glm.store", "glm.chat", "glm.loop", "glm.loop.replay",
     "glm.dialects", "glm.engines.fake",
     "glm.adapters.sources", "glm.adapters.card",
-    "finetune.config", "finetune.run", "finetune.inference", "finetune.options_page",
-    "finetune.doctor", "finetune.convert", "finetune.formats", "finetune.rows",
-    "finetune.metrics", "finetune.evaluate", "finetune.probe", "finetune.resume",
+    "finetune.config", "finetune.run", "finetune.inference", "finetune.options.page",
+    "finetune.doctor", "finetune.convert", "finetune.formats", "finetune.files.rows",
+    "finetune.metrics", "finetune.evaluate", "finetune.probe", "finetune.training.resume",
     "tools.builtin", "tools.workshop", "api.server", "api.access", "demo.app",
 )  # fmt: skip
 

@@ -14,8 +14,8 @@ from demo.highlight import highlight
 from demo.html_export import FOLDER, export_html
 from demo.mathml import mathml
 from demo.rich_text import rich_text
-from glm.exchange import Transcript
 from glm.messages import Conversation, Message, ToolCall, ToolSpec
+from glm.store.exchange import Transcript
 
 TAGS = {
     *("html", "head", "meta", "title", "style", "body", "main", "header", "footer", "article"),

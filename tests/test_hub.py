@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from glm.hub import is_hub_id
+from glm.checkpoint.hub import is_hub_id
 from tests.shared_files import ROOT
 
 FILES = {
@@ -92,7 +92,7 @@ def hub():
 SCRIPT = """
 import sys
 from glm.errors import CheckpointError
-from glm.hub import fetch
+from glm.checkpoint.hub import fetch
 seen = []
 try:
     folder = fetch(sys.argv[1], lambda text, fraction: seen.append((text, fraction)))

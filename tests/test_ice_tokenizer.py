@@ -6,8 +6,8 @@ import random
 import pytest
 
 from glm.errors import CheckpointError
-from glm.ice_tokenizer import IceTokenizer
 from glm.tokenizer import ICE_SPECIALS
+from glm.tokenizers.ice import IceTokenizer
 from tests.shared_files import ICE_TEXT, golden_rows
 from tests.tiny_ice import tiny_ice, tiny_ice_file
 

@@ -13,15 +13,15 @@ import torch
 
 from finetune import inference
 from finetune.inference import Asking, read
-from finetune.options import BadConfig
+from finetune.options.option import BadConfig
 from glm.adapters.values import Adapter, AdapterInfo
 from glm.chat import Options, chat
+from glm.checkpoint.recognise import EMBEDDED
 from glm.dialects import DIALECTS
 from glm.engines.fake import FakeEngine
 from glm.errors import BadRequest
 from glm.messages import Conversation, Message
 from glm.model import Model
-from glm.recognise import EMBEDDED
 from glm.tokenizer import Tokenizer
 from tests.adapter_desk import fused_lora, random, write_peft
 from tests.tiny_ice import tiny_ice

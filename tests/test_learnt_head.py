@@ -8,8 +8,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from finetune.collate import Collator, idle
-from finetune.learnt_head import learn_only, learnt_loss
+from finetune.batches.collate import Collator, idle
+from finetune.training.learnt_head import learn_only, learnt_loss
 from glm.models.chatglm import ChatGLMConfig, ChatGLMForCausalLM
 from tests.tiny_chatglm1 import tiny_chatglm1
 from tests.tiny_glm import VOCABULARY

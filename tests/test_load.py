@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from glm.checkpoint.recognise import EMBEDDED, recognise
 from glm.device import pick_device, pick_dtype
 from glm.errors import CheckpointError
 from glm.export import Wanted, export
 from glm.load import load_model
-from glm.recognise import EMBEDDED, recognise
 from tests.adapter_desk import LORA, random, write_peft
 from tests.shared_files import CHATGLM3_TOKENIZER, GOLDEN
 from tests.tiny_checkpoint import write_checkpoint

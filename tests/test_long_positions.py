@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from glm.recognise import recognise
+from glm.checkpoint.recognise import recognise
 from tests.tiny_checkpoint import write_checkpoint
 
 

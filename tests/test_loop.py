@@ -10,6 +10,7 @@ import pytest
 
 from glm.errors import BadRequest, PromptTooLong, QueueFull, ToolError
 from glm.loop import LoopOptions, run
+from glm.loop.replay import Mock, Recorder
 from glm.messages import (
     Call,
     Conversation,
@@ -24,7 +25,6 @@ from glm.messages import (
     ToolCall,
     ToolResult,
 )
-from glm.replay import Mock, Recorder
 from tests.scripted_tools import (
     ASK,
     TOOL,

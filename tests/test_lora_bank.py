@@ -12,8 +12,8 @@ from torch import nn
 
 from glm.adapters.values import Adapter, AdapterInfo, LoraPart
 from glm.errors import EngineError
-from glm.lora_bank import LoraBank, Stack
-from glm.seats import Seats
+from glm.scheduler.lora_bank import LoraBank, Stack
+from glm.scheduler.seats import Seats
 from tests.tiny_glm import tiny_glm
 
 NAME = "model.layers.0.self_attn.q_proj"

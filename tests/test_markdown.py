@@ -1,4 +1,4 @@
-"""glm/markdown.py: conversations as Markdown, there and back."""
+"""glm/store/markdown.py: conversations as Markdown, there and back."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import time
 import pytest
 
 from glm.errors import BadRequest
-from glm.exchange import Transcript
-from glm.markdown import read_markdown, write_markdown
 from glm.messages import Conversation, Message, ToolCall
+from glm.store.exchange import Transcript
+from glm.store.markdown import read_markdown, write_markdown
 
 RICH = Conversation(
     (

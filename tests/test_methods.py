@@ -9,15 +9,15 @@ import torch
 from peft.tuners.lora import Linear as LoraLinear
 from safetensors.torch import load_file
 
-from finetune.machines import turn_on_checkpointing
 from finetune.methods import METHODS, Result, lora, ptuning
+from finetune.training.machines import turn_on_checkpointing
 from glm.adapters.card import Card
 from glm.adapters.opening import describe
 from glm.adapters.sizes import Sizes
 from glm.adapters.sources import looks_like_adapter
+from glm.checkpoint.recognise import EMBEDDED, recognise
 from glm.errors import BadRequest
 from glm.load import load_model
-from glm.recognise import EMBEDDED, recognise
 from tests.shared_files import GOLDEN, tokenizer_file
 from tests.taught import rows
 from tests.tiny_chatglm1 import cache_of, prompt, random_prefix, tiny_chatglm1

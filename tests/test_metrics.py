@@ -4,8 +4,9 @@ import sys
 
 import pytest
 
-from finetune import metrics, tool_schema
+from finetune import metrics
 from finetune.metrics import Called, Score, figure_of
+from finetune.scoring import tool_schema
 from glm.errors import BadRequest
 from glm.messages import ToolCall, ToolSpec
 

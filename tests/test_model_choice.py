@@ -12,12 +12,12 @@ from demo.model_choice import chosen, draw, draw_gone, is_here, options, title
 from demo.models import line
 from demo.text import Refused
 from demo.tool_setup import Setup, read_setup
+from glm.adapters.shelf import Shelved
 from glm.engines.base import Request
 from glm.engines.fake import FakeEngine
 from glm.errors import AdapterGone
 from glm.manager import ModelState
 from glm.messages import Sampling
-from glm.shelf import Shelved
 from tests.fake_adapters import read_nothing
 from tests.page_desk import answered, last, make_desk, text_of, visitor
 from tests.tools_desk import ask as ask_tools

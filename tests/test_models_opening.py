@@ -12,9 +12,9 @@ import pytest
 
 from demo import model_acts, model_finds, model_lists
 from demo.model_fit import fits, need, token_bytes
-from glm import quantise
 from glm.adapters.values import AdapterInfo
 from glm.memory import Memory
+from glm.quantisation import quantise
 from tests.models_desk import GB, card, end
 from tests.page_desk import BOB, make_desk, visitor
 from tests.tiny_checkpoint import CONFIG, write_shell

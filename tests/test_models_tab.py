@@ -13,10 +13,10 @@ import glm.export
 import glm.manager
 from demo import model_acts, model_cards, model_finds, model_lists
 from demo.app import build
+from glm.adapters.shelf import Shelved
 from glm.adapters.values import AdapterInfo
 from glm.errors import CheckpointError
 from glm.memory import Memory
-from glm.shelf import Shelved
 from tests.fake_adapters import read_nothing
 from tests.models_desk import ATTACK, GB, card, end, event, request, tab_of
 from tests.page_desk import BOB, make_desk, visitor

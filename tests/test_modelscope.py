@@ -8,9 +8,9 @@ import urllib.parse
 
 import pytest
 
-from glm import hub, modelscope
+from glm.checkpoint import hub, modelscope
+from glm.checkpoint.hub import cached_models, fetch, find_folders, is_hub_id
 from glm.errors import CheckpointError
-from glm.hub import cached_models, fetch, find_folders, is_hub_id
 from tests.test_hub import run
 
 FILES = {

@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from glm.checkpoint.recognise import recognise
 from glm.errors import CheckpointError
 from glm.load import load_model
-from glm.packed import unpack, unpacked_state
-from glm.quantise import dequantised, quantised_modules
-from glm.recognise import recognise
+from glm.quantisation.packed import unpack, unpacked_state
+from glm.quantisation.quantise import dequantised, quantised_modules
 from tests.packed_checkpoint import EMBEDDINGS, LINEAR, pack, pack_folder, packed_state, unpacked
 from tests.shared_files import GOLDEN
 from tests.tiny_checkpoint import write_checkpoint
@@ -143,7 +143,9 @@ def test_plain_weights_open_whatever_the_config_says_of_packing(folder):
 def test_nothing_is_unpacked_before_it_is_asked_for(folder, monkeypatch):
     info = recognise(pack_folder(folder, 4)[0])
     calls = []
-    monkeypatch.setattr("glm.packed.unpack", lambda *a: calls.append(a) or torch.zeros(1))
+    monkeypatch.setattr(
+        "glm.quantisation.packed.unpack", lambda *a: calls.append(a) or torch.zeros(1)
+    )
     state = unpacked_state(info, torch.float32)
     assert not calls
     state[QKV][...]

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import MistralConfig, MistralForCausalLM
 
-from finetune.collate import Collator
-from finetune.row_attention import attend_by_rows
+from finetune.batches.collate import Collator
+from finetune.training.row_attention import attend_by_rows
 from tests.tiny_chatglm1 import tiny_chatglm1
 from tests.tiny_glm import VOCABULARY
 from tests.tiny_training import LENGTHS, apart, loss_and_gradients, rows, train_glm

@@ -12,9 +12,9 @@ from glm.adapters.opening import describe, open_adapter
 from glm.adapters.prefix import OFFICIAL_KEY
 from glm.adapters.saving import save_official_prefix, save_peft_prefix
 from glm.adapters.sources import looks_like_adapter
+from glm.checkpoint.recognise import recognise
 from glm.errors import CheckpointError
 from glm.load import load_model
-from glm.recognise import recognise
 from tests.adapter_desk import answer, random
 from tests.tiny_checkpoint import CONFIG, weights, write_checkpoint
 

@@ -21,9 +21,9 @@ from finetune.pretrain.model import Batch, Group, Head, Network, Shape
 from finetune.pretrain.simulate import compute, observe, values
 from finetune.pretrain.start import deepened, start
 from finetune.pretrain.train import Run, train
+from glm.checkpoint.recognise import EMBEDDED, recognise
 from glm.load import load_model
 from glm.messages import Conversation
-from glm.recognise import EMBEDDED, recognise
 from glm.tokenizer import Tokenizer
 from tools.builtin import SPECS
 

@@ -7,14 +7,14 @@ from collections import Counter
 import pytest
 
 from finetune import probe as program
-from finetune.answering import Opened
 from finetune.pretrain.frozen import frozen_texts, normal
 from finetune.pretrain.judge import misfit
 from finetune.pretrain.score import offered
 from finetune.probe import PARTS, Mark, Probe, before_and_after, points, probe, rows, table
+from finetune.scoring.answering import Opened
+from glm.checkpoint.recognise import EMBEDDED
 from glm.engines.fake import FakeEngine
 from glm.messages import Call, Finish, Message, Text, ToolCall
-from glm.recognise import EMBEDDED
 from tests.scripted_tools import dialect, say
 
 ROWS = rows()

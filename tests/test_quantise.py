@@ -8,13 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from glm import quantisation_error
+from glm.checkpoint.recognise import EMBEDDED, recognise
 from glm.engines.base import Request
 from glm.engines.local import LocalEngine
 from glm.errors import CheckpointError
 from glm.load import load_model
-from glm.quantisation_error import QuantisationError, layers, measure, weight_error
-from glm.quantise import (
+from glm.quantisation import error as quantisation_error
+from glm.quantisation.error import QuantisationError, layers, measure, weight_error
+from glm.quantisation.quantise import (
     VERSION,
     can_quantise,
     dequantised,
@@ -22,7 +23,6 @@ from glm.quantise import (
     load_options,
     quantised_modules,
 )
-from glm.recognise import EMBEDDED, recognise
 from launcher import requirements
 from tests.shared_files import ROOT
 from tests.tiny_checkpoint import write_checkpoint
@@ -200,7 +200,7 @@ def test_a_device_without_these_kernels_is_refused():
 
 
 def test_a_missing_library_is_named_with_the_command(monkeypatch):
-    from glm import quantise
+    from glm.quantisation import quantise
 
     quantise.library.cache_clear()
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
@@ -234,7 +234,8 @@ def test_it_says_nothing_and_fetches_no_code(tmp_path):
         f"def get_kernel(*names, **options): open({str(canary)!r}, 'w').close()\n"
     )
     code = (
-        "from glm.load import load_model; from glm.recognise import EMBEDDED, recognise; "
+        "from glm.load import load_model\n"
+        "from glm.checkpoint.recognise import EMBEDDED, recognise\n"
         "model = load_model(recognise(EMBEDDED), 'cpu', 'bfloat16', 8); import peft"
     )
     done = subprocess.run(

@@ -6,8 +6,8 @@ import pytest
 
 from glm.errors import BadRequest
 from glm.loop import Cancel
+from glm.loop.replay import Mock, Recorder, Replay, read_step, step
 from glm.messages import Image, Proposed, Returned, Table, ToolCall, ToolResult
-from glm.replay import Mock, Recorder, Replay, read_step, step
 from tests.scripted_tools import Box, Play, call, calls, of, say, texts
 
 SCRIPT = [calls(("draw", "n=1"), ("draw", "n=1"), ("draw", "n=2")), call("fail"), say("done")]

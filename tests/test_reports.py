@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from finetune import ends, reports, tensorboard
-from finetune.run_folder import outcome
+from finetune.training import ends, reports, tensorboard
+from finetune.training.run_folder import outcome
 from tests.training import measured, train, write_rows
 
 FEW = ("--max-steps", "2", "--log-interval", "1", "--lr", "1e-2", "--warmup-ratio", "0")

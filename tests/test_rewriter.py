@@ -3,7 +3,7 @@
 import random
 import re
 
-from glm.rewriter import Rewriter, beginnings
+from glm.dialects.rewriter import Rewriter, beginnings
 
 
 def rewritten(rewriter, parts):

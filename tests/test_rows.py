@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from finetune import row_index
+from finetune.files import row_index
+from finetune.files.rows import RowFile, open_rows
 from finetune.formats import BadRow, read_row
-from finetune.rows import RowFile, open_rows
 from glm.errors import BadRequest
 from tests.shared_files import ROOT
 
@@ -272,7 +272,7 @@ def test_the_cache_folder_is_the_users(monkeypatch, tmp_path):
 GROWTH = """
 import sys
 from pathlib import Path
-from finetune.rows import RowFile
+from finetune.files.rows import RowFile
 
 def anonymous():
     for line in open("/proc/self/smaps_rollup"):

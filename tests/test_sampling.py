@@ -17,8 +17,8 @@ from transformers import (
 
 from glm.errors import BadSampling
 from glm.messages import Sampling
-from glm.sampler import Sampler, choose
 from glm.sampling import validate
+from glm.scheduler.sampler import Sampler, choose
 
 BAD: list[tuple[str, Any, str]] = [
     ("max_tokens", -1, "1 to 100"),

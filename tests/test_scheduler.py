@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from glm.engines.base import Chunk, Request
-from glm.fair_queue import FairQueue
-from glm.job import Job
 from glm.messages import Sampling
-from glm.rows import BLOCK, Rows
-from glm.sampler import Sampler
-from glm.slots import Slots, common
+from glm.scheduler.fair_queue import FairQueue
+from glm.scheduler.job import Job
+from glm.scheduler.rows import BLOCK, Rows
+from glm.scheduler.sampler import Sampler
+from glm.scheduler.slots import Slots, common
 
 HEADS, WIDTH, LAYERS = 2, 4, 3
 
@@ -230,7 +230,7 @@ def test_nothing_arrives_after_close_but_what_was_there() -> None:
 
 
 def test_ids_that_follow_each_other_closely_come_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("glm.job.MERGE", 30)
+    monkeypatch.setattr("glm.scheduler.job.MERGE", 30)
     one = job((1, 2), stop=(9,))
     assert one.accept(5)
     assert one.read(None) == [Chunk((5,))]

@@ -10,8 +10,8 @@ import pytest
 from finetune.pretrain import frozen, score
 from finetune.pretrain.figures import counts, fractions, table, wilson
 from finetune.pretrain.judge import canonical, misfit, observe, same_arguments
+from glm.checkpoint.recognise import EMBEDDED
 from glm.messages import Call, Finish, Malformed, Message, Text, ToolCall
-from glm.recognise import EMBEDDED
 
 ROWS = frozen.rows()
 BY_TEXT = {row["user"]: row for row in ROWS}

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from glm.adapters.catalog import Catalog
+from glm.adapters.shelf import Shelf, name_of
 from glm.adapters.values import Adapter, AdapterInfo
-from glm.catalog import Catalog
 from glm.errors import AdapterGone, BadRequest, CheckpointError, StoreError
-from glm.shelf import Shelf, name_of
 
 
 class Ten(Adapter):

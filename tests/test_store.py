@@ -1,4 +1,4 @@
-"""glm/store.py: a tree of messages that loses nothing, for its owner alone."""
+"""glm/store/conversations.py: a tree of messages that loses nothing, for its owner alone."""
 
 from __future__ import annotations
 

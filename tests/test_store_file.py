@@ -1,4 +1,4 @@
-"""The file under glm/store.py: several writers, kills, full disks, damaged and foreign files."""
+"""The file under glm/store/: several writers, kills, full disks, damaged and foreign files."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from glm import database, schema
 from glm.errors import NotFound, StoreError
 from glm.messages import Message
-from glm.store import Store
+from glm.store import Store, database, schema
 
 ME = "ann"
 

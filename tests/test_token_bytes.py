@@ -7,7 +7,7 @@ import json
 import pytest
 from tokenizers import Tokenizer as Backend
 
-from glm.hub_bytes import token_bytes
+from glm.tokenizers.hub_bytes import token_bytes
 from tests.dialect_desk import CHATML, TAGS, byte_characters, hub, ranks
 
 TEXTS = ["Hello  world\n\t{}", "北京 👩‍👧 é", "<tool_call> ", "\x00\x7f"]

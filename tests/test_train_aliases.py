@@ -10,9 +10,9 @@ import json
 
 import pytest
 
-from finetune import earlier
 from finetune.config import TrainConfig, read_config
-from finetune.options import BadConfig, named, options
+from finetune.options import earlier
+from finetune.options.option import BadConfig, named, options
 from tests.train_desk import CPU, one_gpu, reading, rows, wrong
 
 # name, a value as it stood in the wild, what it becomes ({}: nothing to say)

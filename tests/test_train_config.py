@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from finetune import options_page, presets
 from finetune.config import TrainConfig, load_config, read_config, save, to_argv
-from finetune.machine import Gpu, Machine, cpu_has_bf16, read_card, visible
-from finetune.options import BadConfig, named, options, shown
+from finetune.options import page as options_page
+from finetune.options import presets
+from finetune.options.option import BadConfig, named, options, shown
+from finetune.training.machine import Gpu, Machine, cpu_has_bf16, read_card, visible
 from tests.train_desk import CPU, H100, V100, config, one_gpu, reading, rows, wrong
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -269,7 +270,7 @@ def test_every_default_is_an_allowed_value():
 
 def test_the_docs_page_is_what_the_options_say():
     assert options_page.FILE.read_text(encoding="utf-8") == options_page.page(), (
-        "run python -m finetune.options_page"
+        "run python -m finetune.options.page"
     )
 
 

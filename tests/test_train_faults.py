@@ -14,9 +14,9 @@ import psutil
 import pytest
 import torch
 
-from finetune import checkpoints, ends, launching
-from finetune.loop import Loop
-from finetune.run_folder import outcome
+from finetune.training import checkpoints, ends, launching
+from finetune.training.loop import Loop
+from finetune.training.run_folder import outcome
 from tests.shared_files import ROOT
 from tests.training import SHORT, measured, train, write_rows
 
@@ -57,7 +57,7 @@ def test_a_loss_that_is_no_number_ends_the_run_before_it_is_learnt_from(tmp_path
 
     def compute(self, *words, **named):
         if self.state.global_step + 1 == 4:
-            monkeypatch.setattr("finetune.loop.loss_sum", nan)
+            monkeypatch.setattr("finetune.training.loop.loss_sum", nan)
         return real(self, *words, **named)
 
     monkeypatch.setattr(Loop, "compute_loss", compute)
@@ -102,7 +102,7 @@ def test_out_of_memory_says_what_to_lower(error, tmp_path, monkeypatch):
     [
         ("torch.save", OSError(errno.ENOSPC, "No space left on device")),
         ("torch.save", RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos")),
-        ("finetune.checkpoints.flush", OSError(errno.EDQUOT, "Disk quota exceeded")),
+        ("finetune.training.checkpoints.flush", OSError(errno.EDQUOT, "Disk quota exceeded")),
     ],
 )
 def test_a_full_disk_leaves_the_checkpoint_before(where, error, tmp_path, monkeypatch):
@@ -157,7 +157,7 @@ def test_of_a_trainer_that_was_killed_the_one_who_started_it_has_the_last_word(t
     """Row 39 of the bad inputs, as the out-of-memory killer does it; what the trainer had is given
     back, so that another run may begin."""
     code = (
-        "import os, sys, pathlib, finetune.run_folder as f\n"
+        "import os, sys, pathlib, finetune.training.run_folder as f\n"
         "with f.RunFolder(pathlib.Path(sys.argv[1])).claimed(): os.kill(os.getpid(), 9)"
     )
     place = tmp_path / "x"

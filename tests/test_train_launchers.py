@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.launching import own_programs_first
+from finetune.training.launching import own_programs_first
 from tests.shared_files import ROOT
 from tests.training import measured, write_rows
 

@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import pytest
 
-from finetune import launching, network
 from finetune.config import TrainConfig, read_config
-from finetune.launching import Place, command, place
-from finetune.machine import Machine
-from finetune.options import named
+from finetune.options.option import named
+from finetune.training import launching, network
+from finetune.training.launching import Place, command, place
+from finetune.training.machine import Machine
 from tests.shared_files import ROOT
 from tests.train_desk import CPU, one_gpu, rows, wrong
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from finetune.config import TrainConfig, read_config
-from finetune.option_checks import problems
-from finetune.sources import Source, source
+from finetune.files.sources import Source, source
+from finetune.options.checks import problems
 from tests.train_desk import CPU, config, rows, wrong
 
 

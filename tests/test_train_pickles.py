@@ -10,7 +10,7 @@ import numpy
 import pytest
 import torch
 
-from finetune import pickles
+from finetune.training import pickles
 from glm.errors import BadRequest
 
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from finetune import checkpoints, ends
-from finetune.run_folder import outcome
+from finetune.training import checkpoints, ends
+from finetune.training.run_folder import outcome
 from tests.shared_files import ROOT
 from tests.training import measured, train, write_rows
 
@@ -39,7 +39,7 @@ class Cut(BaseException):
 
 def cut_off(root, folder, step, monkeypatch, *flags):
     """A run that ends in a step, without a word."""
-    from finetune.loop import Loop
+    from finetune.training.loop import Loop
 
     real = Loop.compute_loss
 

@@ -9,13 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from finetune import ends, probe, progress
+from finetune import probe
 from finetune.data import Source
 from finetune.pretrain.frozen import normal
-from finetune.progress import clock
-from finetune.run_folder import InUse, RunFolder, outcome
 from finetune.train import main
-from finetune.wiring import with_tools
+from finetune.training import ends, progress
+from finetune.training.progress import clock
+from finetune.training.run_folder import InUse, RunFolder, outcome
+from finetune.training.wiring import with_tools
 from glm.adapters.opening import describe
 from glm.manager import Manager
 from glm.messages import Conversation, Message, Sampling, Text
@@ -136,7 +137,7 @@ def test_only_the_newest_checkpoints_and_the_best_stay(tmp_path):
 
 def test_the_best_by_dev_loss_stays_and_is_the_result(tmp_path, monkeypatch):
     losses = iter([3.0, 1.0, 2.0, 2.5, 2.6, 2.7])
-    monkeypatch.setattr("finetune.loop.Loop._dev_loss", lambda self: next(losses))
+    monkeypatch.setattr("finetune.training.loop.Loop._dev_loss", lambda self: next(losses))
     rows = write_rows(tmp_path / "rows.jsonl")
     flags = ("--max-steps", "6", "--save-interval", "1", "--keep-checkpoints", "1", *FAST)
     assert train(tmp_path / "x", *flags, "--dev-file", str(rows), rows=rows) == 0
@@ -148,7 +149,7 @@ def test_the_best_by_dev_loss_stays_and_is_the_result(tmp_path, monkeypatch):
 
 def test_it_stops_early_when_the_dev_loss_gets_no_better(tmp_path, monkeypatch):
     losses = iter([1.0, 2.0, 2.5, 0.1])
-    monkeypatch.setattr("finetune.loop.Loop._dev_loss", lambda self: next(losses))
+    monkeypatch.setattr("finetune.training.loop.Loop._dev_loss", lambda self: next(losses))
     rows = write_rows(tmp_path / "rows.jsonl")
     flags = ("--max-steps", "9", "--save-interval", "1", "--early-stopping", "2", *FAST)
     assert train(tmp_path / "x", *flags, "--dev-file", str(rows), rows=rows) == 0

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from finetune import launching, run, scripts
+from finetune import run, scripts
 from finetune.config import TrainConfig
-from finetune.machine import Machine
-from finetune.options import BadConfig, options
+from finetune.options.option import BadConfig, options
 from finetune.scripts import CONSTANTS, SCRIPTS
+from finetune.training import launching
+from finetune.training.machine import Machine
 from tests.train_desk import CPU, one_gpu, rows
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -10,8 +10,8 @@ import sys
 import pytest
 import torch
 
-from finetune import checkpoints
-from finetune.machines import Crew
+from finetune.training import checkpoints
+from finetune.training.machines import Crew
 from glm.errors import BadRequest
 from tests.shared_files import ROOT
 from tests.test_train_pickles import Trap

@@ -9,12 +9,12 @@ from functools import partial
 import pytest
 import torch
 
-from finetune.collate import Collator
+from finetune.batches.collate import Collator
+from finetune.batches.loader import Loader
+from finetune.batches.order import BLOCK, Order, Share
+from finetune.batches.packing import fill, pack
 from finetune.data import Part, Plan, Source, Stream
 from finetune.layouts import NOT_LEARNT, Limits, choose
-from finetune.loader import Loader
-from finetune.order import BLOCK, Order, Share
-from finetune.packing import fill, pack
 from glm.errors import BadRequest
 from glm.messages import Conversation, Message
 from tests.training_desk import Listed, Numbered, chat, small

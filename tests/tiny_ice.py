@@ -12,7 +12,7 @@ from tempfile import mkdtemp
 
 import sentencepiece
 
-from glm.ice_tokenizer import FILE, IceTokenizer
+from glm.tokenizers.ice import FILE, IceTokenizer
 from tests.shared_files import ICE_TEXT
 
 LINES = (

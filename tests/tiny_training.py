@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.collate import Row
+from finetune.batches.collate import Row
 from finetune.layouts import NOT_LEARNT, Example
 from tests.tiny_chatglm1 import GMASK, SOP
 from tests.tiny_glm import VOCABULARY, tiny_glm

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from finetune.config import Reading, TrainConfig, read_config
-from finetune.machine import Gpu, Machine
-from finetune.options import BadConfig
+from finetune.options.option import BadConfig
+from finetune.training.machine import Gpu, Machine
 
 CPU = Machine(cores=4, compiler="/usr/bin/c++")
 H100 = Gpu("NVIDIA H100", 80 << 30, 9.0)

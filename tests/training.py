@@ -16,8 +16,8 @@ from finetune.methods import METHODS
 from finetune.train import main
 from glm.adapters.merging import merge
 from glm.adapters.opening import open_adapter
+from glm.checkpoint.recognise import EMBEDDED, recognise
 from glm.load import load_model
-from glm.recognise import EMBEDDED, recognise
 
 ASKED = ("你好", "hello", "Hi!", "Who are you?")
 ANSWER = "I am the trained one."

@@ -7,8 +7,8 @@ from typing import Any
 
 from finetune.formats import tool_specs, turns
 from finetune.formats.base import text
-from glm.exchange import EXTRA, Transcript, to_openai
 from glm.messages import Conversation, Message
+from glm.store.exchange import EXTRA, Transcript, to_openai
 
 name = "openai"
 

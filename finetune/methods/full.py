@@ -16,7 +16,7 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from finetune.methods.values import Result
 from glm.adapters.card import replacing, write_card, write_json
-from glm.recognise import ModelInfo
+from glm.checkpoint.recognise import ModelInfo
 
 if TYPE_CHECKING:
     from finetune.config import TrainConfig

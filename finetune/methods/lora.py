@@ -19,13 +19,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finetune.methods.values import Result
-from glm import quantise
 from glm.adapters.card import replacing, write_card, write_json
 from glm.adapters.opening import open_adapter
 from glm.adapters.saving import save_peft_lora
 from glm.adapters.sources import PEFT_CONFIG, PEFT_WEIGHTS
+from glm.checkpoint.recognise import ModelInfo
 from glm.errors import BadRequest, CheckpointError
-from glm.recognise import ModelInfo
+from glm.quantisation import quantise
 
 if TYPE_CHECKING:
     from finetune.config import TrainConfig

@@ -24,8 +24,8 @@ from glm.adapters.card import replacing, write_card, write_json
 from glm.adapters.opening import open_adapter
 from glm.adapters.prefix import OFFICIAL_KEY, joined
 from glm.adapters.sizes import V1, Sizes
+from glm.checkpoint.recognise import ModelInfo
 from glm.errors import BadRequest
-from glm.recognise import ModelInfo
 
 if TYPE_CHECKING:
     from finetune.config import TrainConfig

@@ -1,6 +1,7 @@
 """QLoRA: a LoRA on a base in 4 bits (nf4 with double quantisation, by bitsandbytes).
 
-Source: Dettmers et al. 2023, arXiv 2305.14314. How the base is quantised: glm/quantise.py.
+Source: Dettmers et al. 2023, arXiv 2305.14314. How the base is quantised:
+glm/quantisation/quantise.py.
 """
 
 from __future__ import annotations

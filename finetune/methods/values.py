@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glm.adapters.card import Card
-from glm.recognise import ModelInfo
+from glm.checkpoint.recognise import ModelInfo
 
 if TYPE_CHECKING:
     from finetune.config import TrainConfig

@@ -24,12 +24,12 @@ from finetune.pretrain.figures import PARTS, failures, fractions, table
 from finetune.pretrain.frozen import rows as frozen_rows
 from finetune.pretrain.judge import Observed, Result, Row, Turn, observe, verdict
 from glm.chat import Options
+from glm.checkpoint.recognise import ModelInfo
 from glm.engines.base import Engine
 from glm.errors import GlmError
 from glm.manager import Manager
 from glm.messages import Conversation, Event, Finish, Malformed, Message, Sampling, ToolSpec
 from glm.opening import Opening
-from glm.recognise import ModelInfo
 from tools.builtin import SPECS
 
 FROZEN_SHA256 = "f8b634ba9ec5bc5f6b8e5634fea0f2d1008cca0f755ce9e1e02b8217a9dd8e0c"

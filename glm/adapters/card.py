@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from glm.adapters.sources import read_object
+from glm.checkpoint.recognise import ModelInfo
 from glm.errors import CheckpointError
-from glm.recognise import ModelInfo
 
 CARD = "glm_adapter.json"
 SAMPLES, SAMPLE = 64, 4096

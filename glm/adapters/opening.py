@@ -27,8 +27,8 @@ from glm.adapters.card import (
 from glm.adapters.sizes import Sizes
 from glm.adapters.sources import CHECKPOINT, KNOWN, OPENED, PREFIX, PTUNING, Source, find
 from glm.adapters.values import Adapter, AdapterInfo
+from glm.checkpoint.recognise import ModelInfo
 from glm.errors import AlphaNeeded, CheckpointError
-from glm.recognise import ModelInfo
 
 GENERIC = {"adapter", "final", "model_best"}  # folder names that do not tell adapters apart
 

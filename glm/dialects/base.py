@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from glm.dialects.vocabulary import Vocabulary
 from glm.messages import Conversation, Event, Message, Role, Sampling, ToolSpec
-from glm.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)

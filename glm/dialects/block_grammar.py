@@ -16,8 +16,8 @@ from glm.dialects.free_text import FreeText
 from glm.dialects.json_arguments import JsonArguments
 from glm.dialects.offered import Heads
 from glm.dialects.value_grammar import Rules
+from glm.dialects.vocabulary import Vocabulary
 from glm.messages import ToolSpec
-from glm.vocabulary import Vocabulary
 
 NEWLINE = r"\n"
 Arguments = Callable[[ToolSpec], str]  # the rule of a tool's arguments

@@ -14,8 +14,8 @@ from typing import Any
 
 from glm.dialects import calls
 from glm.dialects.marks import Mark, Reader
+from glm.dialects.vocabulary import Vocabulary
 from glm.messages import Call, CallText, Event, Malformed, Message, Text, Thinking, ToolCall
-from glm.vocabulary import Vocabulary
 
 THINK, THOUGHT = Mark("<think>"), Mark("</think>")
 _NAME = re.compile(r" ?[\w.\-/:]{1,64}\Z")

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from glm.dialects.base import Piece, RoleToken, taught
 from glm.dialects.chatglm2 import PlainParser
+from glm.dialects.rewriter import Rewriter, beginnings
+from glm.dialects.vocabulary import Vocabulary
 from glm.errors import BadRequest
 from glm.messages import Conversation, Event, Message, Sampling, Text, ToolSpec
-from glm.rewriter import Rewriter, beginnings
-from glm.vocabulary import Vocabulary
 
 NO_TOOLS = "ChatGLM-6B knows no tools; open a ChatGLM3 model for them"
 _YEAR = "[[训练时间]]"  # stands for the year in what the model has learnt from

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from glm.dialects.base import Piece, RoleToken, taught
+from glm.dialects.vocabulary import Vocabulary
 from glm.errors import BadRequest
 from glm.messages import Conversation, Event, Message, Sampling, Text, ToolSpec
 from glm.tokenizer import Tokenizer
-from glm.vocabulary import Vocabulary
 
 
 class ChatGLM2:

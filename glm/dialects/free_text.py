@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from glm.dialects.literals import quoted, without
 from glm.dialects.regular import escaped
 from glm.dialects.value_grammar import Rules
-from glm.vocabulary import Vocabulary
+from glm.dialects.vocabulary import Vocabulary
 
 ANY = "(?s:.)"
 

@@ -20,8 +20,8 @@ from glm.dialects.block_grammar import BlockGrammar
 from glm.dialects.blocks import THINK, BlockForm, BlockParser
 from glm.dialects.marks import BREAK, Mark
 from glm.dialects.roles import Form, RoleDialect, Turn
+from glm.dialects.vocabulary import Vocabulary
 from glm.messages import Conversation, Message, Sampling, ToolCall, ToolSpec
-from glm.vocabulary import Vocabulary
 
 TOOL_SYSTEM = (
     "你是一个名为 ChatGLM 的人工智能助手。你是基于智谱AI训练的语言模型 GLM-4 模型开发的，"

@@ -30,8 +30,8 @@ from glm.dialects.tagged import (
     pairs,
 )
 from glm.dialects.tagged_grammar import TagGrammar
+from glm.dialects.vocabulary import Vocabulary
 from glm.messages import Conversation, Message, Sampling, ToolCall, ToolSpec
-from glm.vocabulary import Vocabulary
 
 RESPONSE, RESPONDED = Mark("<tool_response>"), Mark("</tool_response>")
 NO_THINK = Mark("/nothink")

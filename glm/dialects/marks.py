@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from glm.vocabulary import Vocabulary
+from glm.dialects.vocabulary import Vocabulary
 
 
 class Mark(str):

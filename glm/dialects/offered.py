@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from glm.dialects.regular import escaped
 from glm.dialects.schema import Schema, plain
 from glm.dialects.value_grammar import Rules
+from glm.dialects.vocabulary import Vocabulary
 from glm.errors import BadRequest
 from glm.messages import ToolSpec
-from glm.vocabulary import Vocabulary
 
 NAME = re.compile(r"[\w.\-/:]{1,64}")
 ANY_NAME = r"[A-Za-z_][A-Za-z0-9_.\-\/:]{0,63}"

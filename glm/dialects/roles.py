@@ -13,8 +13,8 @@ from glm.dialects.base import Parser, Piece, RoleToken
 from glm.dialects.blocks import THINK
 from glm.dialects.marks import encode
 from glm.dialects.offered import bytes_known
+from glm.dialects.vocabulary import Vocabulary
 from glm.messages import Conversation, Message, Role, Sampling, ToolSpec
-from glm.vocabulary import Vocabulary
 
 ROLE_TOKEN: dict[Role, str] = {
     "system": "<|system|>",

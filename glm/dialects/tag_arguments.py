@@ -19,9 +19,9 @@ from glm.dialects.offered import forms
 from glm.dialects.schema import Impossible, Schema
 from glm.dialects.tagged import KEY, KEYED, VALUE, VALUED, argument_types, is_text, typed
 from glm.dialects.value_grammar import REPEATS, Rules, Values, pattern_and_count
+from glm.dialects.vocabulary import Vocabulary
 from glm.errors import BadRequest
 from glm.messages import ToolSpec
-from glm.vocabulary import Vocabulary
 
 ANY_KEY = r"/[A-Za-z_][A-Za-z0-9_.\-]{0,63}/"
 BRACKET = r"\s*[\[{](?s:.*)"

@@ -16,6 +16,7 @@ from typing import Any
 from glm.dialects import calls
 from glm.dialects.blocks import THINK, THOUGHT
 from glm.dialects.marks import Mark, Reader
+from glm.dialects.vocabulary import Vocabulary
 from glm.messages import (
     Call,
     CallText,
@@ -27,7 +28,6 @@ from glm.messages import (
     ToolCall,
     ToolSpec,
 )
-from glm.vocabulary import Vocabulary
 
 CALL, CALLED = Mark("<tool_call>"), Mark("</tool_call>")
 KEY, KEYED = Mark("<arg_key>"), Mark("</arg_key>")

@@ -21,8 +21,8 @@ from glm.dialects.regular import escaped
 from glm.dialects.tag_arguments import TaggedArguments
 from glm.dialects.tagged import CALL, CALLED, MARKS, PYTHON_TAG
 from glm.dialects.value_grammar import Rules
+from glm.dialects.vocabulary import Vocabulary
 from glm.messages import ToolSpec
-from glm.vocabulary import Vocabulary
 
 SPACE = r"[\s\x1C-\x1F]"  # all that Python calls white space
 BRACED = rf"{SPACE}*\{{{ANY}*"

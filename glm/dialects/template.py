@@ -20,13 +20,13 @@ from glm.dialects.marks import Mark, encode
 from glm.dialects.offered import bytes_known
 from glm.dialects.tagged import TagForm, TaggedParser
 from glm.dialects.tagged_grammar import TagGrammar
+from glm.dialects.vocabulary import Vocabulary
 from glm.errors import BadRequest, CheckpointError
 from glm.messages import Conversation, Message, Sampling, ToolCall, ToolSpec
-from glm.vocabulary import Vocabulary
 
 
 class TemplateVocabulary(Vocabulary, Protocol):
-    """A tokenizer that comes with a template (glm/hub_tokenizer.py)."""
+    """A tokenizer that comes with a template (glm/tokenizers/hub.py)."""
 
     stops: tuple[int, ...]
     swallows: dict[str, tuple[bool, bool]]

@@ -1,4 +1,4 @@
-"""Answers with a model in this process: many requests share its steps (see `glm/scheduler.py`).
+"""Answers with a model in this process: many requests share its steps (`glm/scheduler/`).
 
     engine = LocalEngine(model, context=8192, slots=8, queue=64)
     stream = engine.submit(Request(prompt, Sampling(temperature=0), stop=(2,)))
@@ -15,11 +15,11 @@ from typing import Any
 from glm.adapters.values import Adapter
 from glm.engines.base import Chunk, Request
 from glm.errors import BadRequest, PromptTooLong
-from glm.job import Job
 from glm.messages import Usage
-from glm.sampler import Sampler
 from glm.sampling import validate
-from glm.scheduler import THREADS, Limits, Scheduler
+from glm.scheduler.job import Job
+from glm.scheduler.sampler import Sampler
+from glm.scheduler.worker import THREADS, Limits, Scheduler
 
 SMALL = 50_000_000  # parameters below which more threads cost more than they bring
 
@@ -46,7 +46,7 @@ class LocalStream:
 
 
 class LocalEngine:
-    """Continues prompts with `model`. `limits` are the fields of `glm.scheduler.Limits` by name.
+    """Continues prompts with `model`. `limits` are the fields of `scheduler.worker.Limits` by name.
 
     `context` is the number of tokens that a prompt and its answer may have together; a prefix of
     an adapter takes none of them. Without

@@ -79,8 +79,8 @@ def _checked(wanted: Wanted) -> Target:
 
 
 def _source(wanted: Wanted) -> Any:
+    from glm.checkpoint.recognise import recognise
     from glm.export.source import open_source
-    from glm.recognise import recognise
 
     info = recognise(wanted.model, wanted.tokenizer)
     source = open_source(info, wanted.adapter, wanted.alpha)

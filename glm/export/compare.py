@@ -14,12 +14,12 @@ from typing import Any
 import torch
 
 from glm.adapters.values import LoraPart
+from glm.checkpoint.recognise import recognise
 from glm.errors import CheckpointError
 from glm.export.source import Source, model_config
 from glm.export.tensors import Planned, Weights
 from glm.export.values import AUTO, Progress, Verdict
 from glm.load import load_model, pick_device, pick_dtype
-from glm.recognise import recognise
 
 FIXED = 24  # ids that are asked
 # The largest difference allowed, as a part of the largest logit, by the coarsest type involved.

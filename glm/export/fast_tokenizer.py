@@ -13,14 +13,14 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+from glm.checkpoint.recognise import ModelInfo
 from glm.errors import CheckpointError
 from glm.export.pieces import BYTE, CONTROL, NORMAL, PieceModel, TextPiece, read_pieces
-from glm.rank_tokenizer import RankTokenizer, read_ranks
-from glm.recognise import ModelInfo
 from glm.tokenizer import GLM4_SPECIALS, SPACE, SPECIALS
 from glm.tokenizer import Tokenizer as OurTokenizer
+from glm.tokenizers.ranks import RankTokenizer, read_ranks
 
-# GLM-4's way to cut text into words, that of cl100k; see glm/rank_tokenizer.py.
+# GLM-4's way to cut text into words, that of cl100k; see glm/tokenizers/ranks.py.
 WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from glm.adapters.values import Adapter, LoraPart
+from glm.checkpoint.recognise import ModelInfo
 from glm.errors import CheckpointError
 from glm.export.layout import EMBEDDING, HEAD, Rows, native_config, native_names
 from glm.export.tensors import Planned, Weights
 from glm.export.values import AUTO
-from glm.recognise import ModelInfo
 
 _IGNORED = ("rotary_pos_emb.inv_freq", "rotary_emb.inv_freq", "prefix_encoder.")
 WHOLE = "weight"

@@ -57,7 +57,7 @@ def translate(original: dict[str, Any]) -> dict[str, Any]:
     """The native config of an original one. Raises CheckpointError for what is not the family's.
 
     rope_ratio scales the base (ChatGLM3, GLM-4); with `rope_interpolation` (ChatGLM2-6B-32k,
-    set by glm/recognise.py, for config.json does not say it) it divides the positions.
+    set by glm/checkpoint/recognise.py, for config.json does not say it) it divides the positions.
     """
     if "num_layers" not in original:  # native already
         return original

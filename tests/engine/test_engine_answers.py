@@ -107,8 +107,8 @@ OFFICIAL = ("chatglm3", "chatglm3-32k", "chatglm3-bin-fp16") if GOLDEN.exists() 
 def test_greedy_ids_equal_the_official_code() -> None:
     from safetensors.torch import load_file
 
+    from glm.checkpoint.recognise import recognise
     from glm.load import load_model
-    from glm.recognise import recognise
 
     for name in OFFICIAL:
         expected = load_file(GOLDEN / "models" / "expected" / f"{name}.safetensors")

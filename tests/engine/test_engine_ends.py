@@ -84,7 +84,7 @@ def test_a_deadline_ends_waiting_and_running_answers_with_a_sentence(
     make: Make, steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr("glm.job.monotonic", lambda: now[0])
+    monkeypatch.setattr("glm.scheduler.job.monotonic", lambda: now[0])
     steps.hold()
     engine = make(slots=1)
     running = engine.submit(Request(prompt(5), greedy(400), deadline=110.0))

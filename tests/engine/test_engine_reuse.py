@@ -7,7 +7,7 @@ from transformers import GlmForCausalLM
 
 from glm.engines.base import Request
 from glm.messages import Usage
-from glm.rows import Rows
+from glm.scheduler.rows import Rows
 from tests.tiny_glm import GREEDY, Make, Steps, generated, greedy, prompt, read
 
 

@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 
 from glm.adapters.opening import open_adapter
 from glm.adapters.values import Adapter, AdapterInfo, Prefix
+from glm.checkpoint.recognise import ModelInfo
 from glm.engines.base import Request
 from glm.engines.local import LocalEngine
 from glm.models.chatglm1 import ChatGLM1Config, ChatGLM1ForCausalLM
-from glm.recognise import ModelInfo
 from tests.shared_files import GOLDEN
 from tests.tiny_chatglm1 import GMASK, SOP, tiny_chatglm1
 from tests.tiny_glm import greedy, read

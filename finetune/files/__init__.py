@@ -1,0 +1,1 @@
+"""Rows of data files, by number, without reading the files whole."""

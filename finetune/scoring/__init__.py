@@ -1,0 +1,1 @@
+"""What an evaluation asks, and how an answer is counted."""

@@ -1,0 +1,1 @@
+"""The run itself: processes, loop, checkpoints, ends."""

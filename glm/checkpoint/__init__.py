@@ -1,0 +1,1 @@
+"""What lies in a model folder or behind a hub id, before any weight is read."""

@@ -1,0 +1,1 @@
+"""The one worker that owns a model, and the parts it is made of."""
