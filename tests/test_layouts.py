@@ -344,7 +344,7 @@ def test_control_tokens_that_a_row_spells_stay_text(name):
     assert [i for i in example.ids if i in specials] == [i for i in clean.ids if i in specials]
 
 
-@pytest.mark.parametrize("module", ["layouts", "order", "packing", "preview"])
+@pytest.mark.parametrize("module", ["layouts", "batches.order", "batches.packing", "preview"])
 def test_what_a_row_becomes_is_known_without_torch(module):
     code = f"import finetune.{module}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

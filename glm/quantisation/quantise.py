@@ -4,9 +4,9 @@
     finish(model)
 
 Linear modules are quantised; embeddings, norms and the output head stay as they are. The model
-cannot be moved or cast afterwards. Checkpoints that are packed already: packed.py. How much it costs
-in quality: error.py. Not covered: MPS, and torchao, whose quantisation at
-load is silently wrong on the hub's layout (docs/decisions/0007-quantisation.md).
+cannot be moved or cast afterwards. Checkpoints that are packed already: packed.py. How much it
+costs in quality: error.py. Not covered: MPS, and torchao, whose quantisation at load is silently
+wrong on the hub's layout (docs/decisions/0007-quantisation.md).
 """
 
 from __future__ import annotations
