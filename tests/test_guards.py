@@ -95,6 +95,7 @@ PLACES = {
         "glm/engines/remote.py",
         "tools/builtin/get_weather.py",
     ),
+    "tensorboardX": ("finetune/training/tensorboard.py", "tests/"),
     "rjieba": ("finetune/metrics.py",),
     "rouge_score": ("finetune/metrics.py",),
     "nltk": ("finetune/metrics.py",),

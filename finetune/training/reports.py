@@ -129,6 +129,7 @@ class Reports:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.events.close()
         for name, writer in self.writers.items():
             try:
                 writer.close(error is not None)
