@@ -10,14 +10,15 @@ import pytest
 from finetune import inference
 from tests.training import measured, train, write_rows
 
-PREFIX = ("--method", "ptuning", "--pre-seq-len", "8", "--lr", "5e-2")
+TOKENS = ("--method", "ptuning", "--pre-seq-len", "8")
+PREFIX = (*TOKENS, "--lr", "5e-2")  # a table; an MLP would be torn by so large a rate
 WAYS = {
     "lora": ("--method", "lora"),
     "dora": ("--method", "lora", "--dora"),
     "rslora": ("--method", "lora", "--rslora"),
     "qlora": ("--method", "qlora"),
     "ptuning": (*PREFIX, "--packing"),
-    "ptuning with projection": (*PREFIX, "--prefix-projection"),
+    "ptuning with projection": (*TOKENS, "--prefix-projection"),
     "full": ("--method", "full", "--gradient-checkpointing"),
     "freeze": ("--method", "freeze"),
     "lora in 8 bits": ("--method", "lora", "--quantization-bit", "8"),
