@@ -20,7 +20,7 @@ from glm.messages import Conversation, Message
 ROWS = 1 << 16
 PROBE = Path(__file__).parent.parent / "assets" / "probe.jsonl"
 # kind of dialogue -> how often; how many in one row. Tools are long, and read once for all
-KINDS = {"builtin": 0.25, "some": 0.15, "chat": 0.6}
+KINDS = {"builtin": 0.2, "some": 0.1, "chat": 0.7}
 TOGETHER = {"builtin": 4, "some": 2, "chat": 1}
 
 

@@ -197,6 +197,7 @@ def choose(
         fixed |= script.official_options
     elif embedded:
         constants |= script.embedded
+        fixed |= script.embedded_options
     constants |= hand
     chosen = Chosen()
     on_cpu = given.get("device") == "cpu" or not machine.gpus
@@ -211,8 +212,11 @@ def choose(
         chosen.notes.append(f"no --train-file was given: the shipped sample trains, {names}")
     if embedded and script.samples:
         changed = {n: v for n, v in script.embedded.items() if n not in hand and not official}
-        values = " ".join(f"{name}={value}" for name, value in changed.items())
-        chosen.notes.append(f"no --model was given: the embedded model trains {values}".rstrip())
+        values = [f"{name}={value}" for name, value in changed.items()]
+        more = {} if official else script.embedded_options
+        values += [f"{_flag(n)} {value}" for n, value in more.items() if n not in given]
+        trains = " ".join(["no --model was given: the embedded model trains", *values])
+        chosen.notes.append(trains)
     return chosen
 
 
