@@ -10,6 +10,8 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +24,11 @@ MAC_BROWSER = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome
 # The page and the tests never tell anybody that they run.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+# In the background a shell has its programs, and theirs, ignore Ctrl-C; some tests send it.
+in_main = threading.current_thread() is threading.main_thread()
+if in_main and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Two processes that each compute on all cores are slower than two on one core each.
 if "PYTEST_XDIST_WORKER" in os.environ:
