@@ -58,7 +58,7 @@ exactly as recorded; the forgetting probe is of 140 marks, 101 of which the base
 
 | | calls | probe, points |
 |---|---|---|
-| the base | 4 % | |
+| the base | 5 % | |
 | `finetune_lora.sh`, seeds 1 to 4 | 83, 75, 66, 76 % | -1.4, +1.4, 0.0, -0.7 |
 | without the decay, seeds 1 to 5 | 80, 79, 79, 82, 84 % | -4.3, +0.7, +0.7, -0.7, -2.1 |
 | 60 steps at 1e-3, nothing mixed in (earlier rows) | 33 % | -37.9 |
