@@ -77,6 +77,7 @@ def test_two_machines_have_the_losses_of_one_process(way, alone, tmp_path):
     (tmp_path / "hosts").write_text("".join(f"{name} slots=1\n" for name in NAMES))
     words = [sys.executable, "-m", "finetune.run", "finetune_lora", "--train-file", rows]
     words += ["--dev-file", rows, "--output-dir", str(folder), "--accumulation", "2", *FLAGS]
+    words += ["--mix-tools", "0", "--weight-decay", "0"]  # no more than `alone` learns
     with two_hosts(tmp_path, named=way == "a hostfile") as hosts:
         started = []
         for rank, host in enumerate(hosts):
