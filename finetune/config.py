@@ -3,7 +3,7 @@
     defaults < preset < --config FILE < command line
 
 The command line, the YAML file, the help, `docs/training_options.md` and the page's form come
-from the fields in `finetune/fields/`. All problems are listed at once. `save` writes the
+from the fields in `finetune/options/fields/`. All problems are listed at once. `save` writes the
 resolved options, and `--config` of that file gives the same again.
 """
 

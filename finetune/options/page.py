@@ -14,7 +14,8 @@ from finetune.scripts import CONSTANTS, SCRIPTS
 FILE = Path(__file__).resolve().parents[2] / "docs" / "training_options.md"
 START = """# Options of a training run
 
-Written by `python -m finetune.options.page` from the fields in `finetune/fields/`; not by hand.
+Written by `python -m finetune.options.page` from the fields in `finetune/options/fields/`; not by
+hand.
 
     python -m finetune.train --train-file my.jsonl --method lora --lr 1e-4
     python -m finetune.train --config run.yaml --lr 1e-4

@@ -127,7 +127,8 @@ def prepare(cfg: TrainConfig, info: ModelInfo, model: Any, crew: Crew) -> Data:
         cfg.batch_size, cfg.packing, cfg.group_by_length, cfg.max_seq_length, cfg.seed,
         collator=collator,
     )  # fmt: skip
-    files = sources(cfg.train_file, cfg.data_dir)
+    files = [item.path for item in sources(cfg.train_file, cfg.data_dir)]
+    files += SHIPPED if cfg.mix_tools and not info.embedded else ()
     rows = with_tools(_talks(cfg, cfg.train_file, cfg.max_rows), cfg.mix_tools, info.embedded)
     stream = Stream(rows, encode, plan)
     survey = stream.survey()
@@ -141,7 +142,7 @@ def prepare(cfg: TrainConfig, info: ModelInfo, model: Any, crew: Crew) -> Data:
         Endless(loader, each),
         _dev(cfg, encode, collator, part),
         max(steps, 1),
-        fingerprint(_files([*(item.path for item in files), *(SHIPPED if cfg.mix_tools else ())])),
+        fingerprint(_files(files)),
         layout.name,
         (*_told(survey.tally, survey.exact), *_first_row(stream, dialect)),
         partial(preview, _readable(stream.sources), cfg.preview, layout, dialect, limits),
