@@ -142,7 +142,7 @@ def test_another_base_model_is_refused(stopped, root, tmp_path, capsys):
     """Row 46 of the bad inputs."""
     from tests.tiny_checkpoint import write_checkpoint
 
-    base = write_checkpoint(tmp_path / "base", vocabulary=65024)
+    base = write_checkpoint(tmp_path / "base")
     said = refusal(stopped, root, capsys, "--model", str(base))
     assert "the base model was tiny and is base with other weights" in said
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from tests.shared_files import tokenizer_file
+from tests.shared_files import CHATGLM3_TOKENIZER, TINY, tokenizer_file
 
 CONFIG = {
     "model_type": "chatglm",
@@ -43,15 +43,26 @@ def write_shell(folder: Path, seed: int = 0, **config) -> Path:
     return folder
 
 
-def write_checkpoint(folder: Path, seed: int = 0, vocabulary: int = 65024, **config) -> Path:
-    """Make `folder` a checkpoint and return it; `config` changes entries of CONFIG."""
+def write_checkpoint(folder: Path, seed: int = 0, vocabulary: int = 0, **config) -> Path:
+    """Make `folder` a checkpoint and return it; `config` changes entries of CONFIG.
+
+    It has a row for each token of its tokenizer, where no other number is given.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    vocabulary = vocabulary or rows()
     settings = {**CONFIG, "padded_vocab_size": vocabulary, "vocab_size": vocabulary, **config}
     (folder / "config.json").write_text(json.dumps(settings))
     save_file(weights(settings, seed), folder / "model.safetensors", metadata={"format": "pt"})
     if tokenizer_file().exists():
         shutil.copy(tokenizer_file(), folder / "tokenizer.model")
     return folder
+
+
+def rows() -> int:
+    """ChatGLM3's number, or the embedded model's with its tokenizer."""
+    if CHATGLM3_TOKENIZER.exists():
+        return 65024
+    return json.loads((TINY / "config.json").read_text(encoding="utf-8"))["padded_vocab_size"]
 
 
 def weights(config: dict, seed: int = 0) -> dict[str, torch.Tensor]:
