@@ -9,6 +9,7 @@
 The ways (benchmarks/training_ways.py), all LoRA on every linear layer by one AdamW, of one number
 type, one model, one seed, without dropout (else losses could not be compared):
   ours      `python -m finetune.train --packing`: rows in lines of 2048, the head on what is learnt
+  unfused   the same without finetune/training/fused.py
   official  ChatGLM3's finetune_demo on today's library: each row padded to 2048, one row a batch
             (DEV_BATCH_SIZE=1, GRAD_ACCUMULATION_STEPS rows a step), no attention mask, logits and
             loss of every position
@@ -16,8 +17,8 @@ type, one model, one seed, without dropout (else losses could not be compared):
             gradient checkpointing. On a CPU its fused head scores every position, and it asks for
             flash attention to keep packed rows apart; sdpa keeps them apart too, by a mask
 A step is all rows of the table once, in every way, so steps compare whatever a batch is. Each way
-is a process that trains a step when it is told to: after one to warm up, rounds of A B C C B A. A
-round gives the ratio of the sums; the figure is the median of the rounds, with least and most.
+is a process that trains a step when it is told to: after one to warm up, rounds of A B C D D C B A.
+A round gives the ratio of the sums; the figure is the median of the rounds, with least and most.
 CPU-seconds are user and system time of the process, reading rows and optimizer included: a busy
 machine disturbs them little. Wall seconds stand beside.
 
@@ -237,7 +238,8 @@ def measure(table: Table, options: argparse.Namespace, folder: Path) -> dict[str
             pool.apply(random_model, (model,))
     about = prepare(table, model, folder)
     print(json.dumps(about), flush=True)
-    pythons = {"ours": sys.executable, "official": sys.executable, "trl": options.trl_python}
+    pythons = dict.fromkeys(("ours", "unfused", "official"), sys.executable)
+    pythons["trl"] = options.trl_python
     ways: list[Way] = []
     steps: dict[str, list[dict[str, Any]]] = {
         name: [] for name, python in pythons.items() if python

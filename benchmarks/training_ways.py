@@ -1,6 +1,6 @@
 """One way to train in a process of its own, a step each time it is told to: for training.py.
 
-    python -m benchmarks.training_ways ours JOB.json      (official, trl likewise)
+    python -m benchmarks.training_ways ours JOB.json      (unfused, official, trl likewise)
 
 A line on stdin is a step, the end of stdin the end. Each step is answered by a line `@step {...}`:
 loss, seconds and CPU-seconds (user and system, of the process and its children) from the word to
@@ -28,7 +28,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from finetune import before, config, train  # noqa: F401  (before PEFT)
 from finetune.config import TrainConfig
 from finetune.methods import METHODS
-from finetune.training import machines
+from finetune.training import machines, wiring
 from finetune.training.ends import Stop
 from finetune.training.loop import Loop
 from finetune.training.machines import Crew
@@ -167,6 +167,12 @@ def ours(job: Job, turns: Turns) -> None:
         train.train(job.cfg, run, Crew(), Stop())
 
 
+def unfused(job: Job, turns: Turns) -> None:
+    """Ours, with the library's own forward of every module."""
+    wiring.fuse = lambda _: 0
+    ours(job, turns)
+
+
 def official(job: Job, turns: Turns) -> None:
     """Every row padded to the full length, no attention mask, the model's own loss over all."""
     run = RunFolder(Path(job.cfg.output_dir))
@@ -230,7 +236,9 @@ def stepping(arguments: TrainingArguments, batches: int) -> TrainingArguments:
     return arguments
 
 
-WAYS: dict[str, Callable[[Job, Turns], None]] = {"ours": ours, "official": official, "trl": trl}
+WAYS: dict[str, Callable[[Job, Turns], None]] = {
+    "ours": ours, "unfused": unfused, "official": official, "trl": trl,
+}  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -254,4 +254,4 @@ def _several(cfg: TrainConfig) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    Crew.here().leave(main())

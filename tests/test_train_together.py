@@ -32,14 +32,15 @@ CASES = [(way, method) for way in WAYS for method in ("lora", "full")]
 CASES += [("ZeRO stage 3", "ptuning"), ("FSDP2", "ptuning")]
 
 
-def start(folder, rows, *flags):
+def start(folder, rows, *flags, **around):
     words = [sys.executable, "-m", "finetune.train", "--train-file", str(rows), "--dev-file"]
     words += [str(rows), "--output-dir", str(folder), *FLAGS, *flags]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env={**os.environ})
+    around = {**os.environ, **around}
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=around)
 
 
-def run(folder, rows, *flags):
-    done = start(folder, rows, *flags)
+def run(folder, rows, *flags, **around):
+    done = start(folder, rows, *flags, **around)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
 
 
@@ -67,6 +68,14 @@ def test_two_processes_have_the_losses_of_one_and_go_on_exactly(way, method, alo
     shutil.rmtree(folder / "checkpoints" / "checkpoint-4")
     run(folder, rows, *two, "--resume", "last")
     assert measured(folder) == found
+
+
+def test_how_pythons_own_end_goes_is_no_part_of_a_run(alone, tmp_path):
+    """Threads of the process group outlive it, and abort a process now and then as Python ends."""
+    broken = "import atexit, os\nif 'RANK' in os.environ:\n    atexit.register(os.abort)\n"
+    (tmp_path / "sitecustomize.py").write_text(broken)
+    run(tmp_path / "x", alone / "rows.jsonl", "--num-gpus", "2", PYTHONPATH=str(tmp_path))
+    assert "trained 4 steps" in (tmp_path / "x" / "train.log").read_text()
 
 
 @pytest.mark.parametrize("way", ["a hostfile", "options"])
