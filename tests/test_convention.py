@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import fmean
 
 import pytest
 
@@ -127,6 +126,5 @@ def test_lora_teaches_a_convention_and_little_is_forgotten(tmp_path, capsys):
             print(f"seed {seed}: {found.said}")
     assert before.calls < 0.5
     assert all(found.calls - before.calls >= 0.2 for found in after.values())
-    # of the seeds together: a seed's figure goes by two marks up or down with the rounding of a CPU
     changes = [points(before.probe, found.probe) for found in after.values()]
-    assert fmean(changes) >= -2, changes
+    assert all(change >= -2 for change in changes), changes
