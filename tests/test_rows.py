@@ -193,6 +193,22 @@ def test_an_api_of_toolalpaca_is_a_row_for_each_instance(tmp_path, layout):
         read_row(rows[2][0])
 
 
+def test_an_evaluation_file_of_toolalpaca_is_a_row_for_each_question(tmp_path):
+    def wanted(given, more=()):
+        return [{"Action": "f", "Action_Input": given}, *more]
+
+    answers = [wanted('{"a": 1}', wanted("{}")), wanted('{"day": ${a day}}'), []]
+    api = {"NLDocumentation": "f: x", "Instructions": ["a", "b", "c"], "Golden_Answers": answers}
+    rows = open_rows(written(tmp_path, json.dumps([api, api]), "eval_simulated.json"))
+    assert len(rows) == 6 and rows.place(4).endswith("instance 2")
+    question, answer = read_row(rows[3][0]).messages
+    (call,) = answer.calls  # of the second nobody recorded what it follows from
+    assert (question.content, call.name, call.arguments) == ("a", "f", {"a": 1})
+    for number, why in ((1, "is not JSON"), (2, 'needs an "Action"')):
+        with pytest.raises(BadRow, match=why):
+            read_row(rows[number][0])
+
+
 def test_rows_open_themselves_again_in_another_process(tmp_path):
     rows = pickle.loads(pickle.dumps(RowFile(written(tmp_path, "\n".join(LINES)))))
     assert everything(rows)[2] == (ROWS[2], 3)

@@ -34,6 +34,7 @@ FILES = {
     "llamafactory/alpaca_zh_demo.json": ("alpaca", 1),
     "llamafactory/glaive_toolcall_en_demo.json": ("sharegpt", 2),
     "llamafactory/identity.json": ("alpaca", 1),
+    "toolalpaca/eval_simulated.json": ("toolalpaca", 2),
     "toolalpaca/rebuilt_formatted_tool_alpaca.jsonl": ("chatglm3", 2),
     "toolalpaca/rebuilt_train_schema.json": ("toolalpaca", 2),
     "transformers_tasks/dataset.jsonl": ("context-target", 1),
@@ -63,8 +64,7 @@ def test_a_file_of_the_earlier_systems_is_looked_over_and_trained_on(name, tmp_p
 def test_no_file_of_the_earlier_systems_is_left_out():
     if DATA.exists():
         there = {str(file.relative_to(DATA)) for file in DATA.rglob("*.json*")}
-        # questions without recorded answers
-        assert there == {*FILES, "toolalpaca/eval_simulated.json"}
+        assert there == set(FILES)
 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if name != "alpaca-sft"])
@@ -80,6 +80,7 @@ def test_a_row_of_every_format_is_trained_on(name, tmp_path):
         ("alpaca/alpaca_gpt4_data_zh_small.json", "rouge-l"),
         ("transformers_tasks/mixed_dev_dataset.jsonl", "item-f1"),
         ("toolalpaca/rebuilt_train_schema.json", "tool"),
+        ("toolalpaca/eval_simulated.json", "exact"),
     ],
 )
 def test_a_file_of_the_earlier_systems_is_scored(name, figure, tmp_path):

@@ -99,7 +99,7 @@ class RowFile:
             return self._row(number)
         item, which = self._instances[number]
         row, line = self._row(item)
-        return {**row, toolalpaca.MANY: [row[toolalpaca.MANY][which]]} if which >= 0 else row, line
+        return toolalpaca.only(row, which) if which >= 0 else row, line
 
     def place(self, number: int) -> str:
         if self._instances is None:
@@ -165,14 +165,14 @@ class RowFile:
     def _many(self, item: int) -> int:
         """How many instances an API has; 0 for any other row."""
         start, end, _ = self._index[item]
-        if item == 0 and toolalpaca.MANY.encode() not in self._data[start:end]:
+        data = self._data[start:end]
+        if item == 0 and not any(key.encode() in data for key in toolalpaca.MANY):
             return 0
         try:
             row, _ = self._row(item)
         except BadRow:
             return 0
-        found = row.get(toolalpaca.MANY)
-        return len(found) if isinstance(found, list) else 0
+        return toolalpaca.count(row)
 
 
 class MixedRows:

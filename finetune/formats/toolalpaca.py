@@ -2,13 +2,14 @@
 
 Read as the official format_tool_alpaca.py does: the documentation is the only tool, what stands
 before "Action:" is the thought, the answer is the final thought, a newline and the output. An
-API holds many conversations: `split` makes a row of each.
+API holds many conversations: `only` makes a row of one. Of an evaluation file (`Instructions`,
+`Golden_Answers`) the first call is read: the others follow from observations nobody recorded.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from finetune.formats.base import BadRow, CannotHold, observation, short, text
@@ -17,47 +18,39 @@ from finetune.formats.writing import Step, steps
 from glm.messages import Conversation, Message, ToolCall, ToolSpec
 
 name = "toolalpaca"
-MANY, ONE = "Instances", "Instance"
-_DONE = "Final Thought"
+INSTANCES, GOLDEN = MANY = ("Instances", "Golden_Answers")
+_ONE, _ASKED, _DONE = "Instance", "Instructions", "Final Thought"
 
 
 def looks_like(row: Mapping[str, Any]) -> bool:
-    return "NLDocumentation" in row or MANY in row or ONE in row
+    return "NLDocumentation" in row or any(key in row for key in (*MANY, _ONE))
 
 
-def split(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A row for each instance of an API."""
-    shared = {key: value for key, value in row.items() if key != MANY}
-    for instance in row.get(MANY) or []:
-        yield {**shared, ONE: instance}
+def count(row: Mapping[str, Any]) -> int:
+    """How many conversations an API holds; 0 for any other row."""
+    found = next((row[key] for key in MANY if key in row), None)
+    return len(found) if isinstance(found, list) else 0
+
+
+def only(row: Mapping[str, Any], which: int) -> dict[str, Any]:
+    """An API with one of its conversations."""
+    lists = {key: row[key] for key in (*MANY, _ASKED) if isinstance(row.get(key), list)}
+    return {**row, **{key: found[which : which + 1] for key, found in lists.items()}}
 
 
 def read(row: Mapping[str, Any]) -> Conversation:
     """The conversation of one instance. Raises BadRow."""
-    if ONE not in row:
-        if MANY not in row:
-            asks = "Instructions" in row  # an evaluation file of the project
-            why = ": it has questions and no recorded answers to learn from" if asks else ""
-            raise BadRow(f'"{MANY}" is missing{why}')
-        found = list(split(row))
-        if len(found) != 1:
-            raise BadRow(f'"{MANY}" holds {len(found)} conversations where one is expected')
-        row = found[0]
-    instance = row[ONE]
-    if not isinstance(instance, Mapping) or not isinstance(instance.get("input"), str):
-        raise BadRow('an instance needs an "input"')
-    messages = [Message("user", instance["input"])]
-    taken = instance.get("intermediate_steps")
-    for number, step in enumerate(taken if isinstance(taken, list) else []):
-        messages += _step(step, number)
-    if "output" not in instance:
-        raise BadRow('an instance needs an "output"')
-    output = text(instance["output"], "output")
-    thought = instance.get(_DONE)
-    final = output if thought is None else f"{text(thought, _DONE)}\n{output}"
+    if _ONE in row:
+        messages = _instance(row[_ONE])
+    elif not any(key in row for key in MANY):
+        raise BadRow(f'"{INSTANCES}" is missing')
+    elif (found := count(row)) != 1:
+        raise BadRow(f"it holds {found} conversations where one is expected")
+    else:
+        messages = _instance(row[INSTANCES][0]) if INSTANCES in row else _golden(row)
     documentation = text(row.get("NLDocumentation"), "NLDocumentation")
     tools = (ToolSpec("", raw=documentation),) if documentation else ()
-    return Conversation((*messages, Message("assistant", final)), _named(tools))
+    return Conversation(tuple(messages), _named(tools))
 
 
 def write(conversation: Conversation) -> dict[str, Any]:
@@ -77,7 +70,33 @@ def write(conversation: Conversation) -> dict[str, Any]:
         tool.raw if isinstance(tool.raw, str) else json.dumps(tool.to_json(), ensure_ascii=False)
         for tool in conversation.tools
     )
-    return {"NLDocumentation": documentation, MANY: [instance]}
+    return {"NLDocumentation": documentation, INSTANCES: [instance]}
+
+
+def _instance(instance: Any) -> list[Message]:
+    if not isinstance(instance, Mapping) or not isinstance(instance.get("input"), str):
+        raise BadRow('an instance needs an "input"')
+    messages = [Message("user", instance["input"])]
+    taken = instance.get("intermediate_steps")
+    for number, step in enumerate(taken if isinstance(taken, list) else []):
+        messages += _step(step, number)
+    if "output" not in instance:
+        raise BadRow('an instance needs an "output"')
+    output = text(instance["output"], "output")
+    thought = instance.get(_DONE)
+    final = output if thought is None else f"{text(thought, _DONE)}\n{output}"
+    return [*messages, Message("assistant", final)]
+
+
+def _golden(row: Mapping[str, Any]) -> list[Message]:
+    """A question and the first call it wants."""
+    try:
+        (question,), ((first, *_),) = row[_ASKED], row[GOLDEN]
+        name, given = first["Action"], first["Action_Input"]
+    except (KeyError, TypeError, ValueError):
+        raise BadRow(f'"{GOLDEN}" needs an "Action" with its "Action_Input"') from None
+    made = call(name, given, "call_1")
+    return [Message("user", text(question, _ASKED)), Message("assistant", calls=(made,))]
 
 
 def _step(step: Any, number: int) -> list[Message]:
