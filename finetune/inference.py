@@ -2,20 +2,25 @@
 
     python -m finetune.inference --model THUDM/chatglm3-6b --adapter runs/my-run/adapter
     python -m finetune.inference --pt-checkpoint output/checkpoint-1000 --raw
+    python -m finetune.inference --adapter runs/my-run/adapter --tools my.jsonl
 
 A turn of a chat with --adapter; raw text, continued as it is, with --raw (what finetune_pt.sh and
 the layouts prompt-response and chatglm1 teach; an adapter made here says so itself). The flags of
 the earlier inference.py are known; how long a prefix is and a LoRA's rank are read from the files.
+With --tools a call is printed, and what it brought is typed by hand.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from finetune.files.offers import LOOKED, offered
 from finetune.options.option import (
     BadConfig,
     Word,
@@ -28,8 +33,8 @@ from finetune.options.option import (
     split_flags,
     unknown,
 )
-from glm.errors import GlmError
-from glm.messages import Conversation, Finish, Message, Text
+from glm.errors import BadRequest, GlmError
+from glm.messages import Conversation, Finish, Message, Text, ToolCall, ToolSpec
 
 USAGE = "usage: python -m finetune.inference [--model M] [--adapter A] [--raw] [--prompt TEXT]"
 RAW_LAYOUTS = ("prompt-response", "chatglm1")
@@ -52,6 +57,7 @@ class Asking:
         None, "alpha of a LoRA file that does not say it", minimum=0.01, maximum=65536
     )
     raw: bool | None = opt(None, "continue the text as it is; auto: as the adapter was trained")
+    tools: str = opt("", "offer the tools of this data file, or of this JSON list of tools")
     prompt: str = opt("", "ask this and end; else lines are read until an empty one")
     max_new_tokens: int = opt(
         512, "most tokens of an answer", minimum=1, maximum=1 << 20, aliases=("max_tokens",)
@@ -95,18 +101,24 @@ def _one_text(flag: Word) -> Any:
     return " ".join(flag.raw) if isinstance(flag.raw, list) else flag.raw
 
 
-def main(argv: Sequence[str] | None = None, ask: Callable[[], str] | None = None) -> int:
-    """Open the model, answer, and return the exit code."""
+def main(argv: Sequence[str] | None = None, ask: Callable[[str], str] | None = None) -> int:
+    """Open the model, answer, and return the exit code. `ask` has a line typed."""
     words = list(sys.argv[1:] if argv is None else argv)
     if "--help" in words or "-h" in words:
         print(help_text(Asking, USAGE))
         return 0
+    ask = ask or _line
     try:
         wanted = read(words)
+        tools = _tools(wanted)
         with open_model(wanted) as model:
             raw = is_raw(wanted, model)
-            for question in [wanted.prompt] if wanted.prompt else iter(ask or _line, ""):
-                answer(model, question, wanted, raw)
+            if raw and tools:
+                raise BadRequest("raw text has no tools: leave out --tools, or say --no-raw")
+            alone = [wanted.prompt] if wanted.prompt else None
+            for question in alone or iter(partial(ask, "Prompt: "), ""):
+                asked = Conversation((Message("user", question),), tools)
+                answer(model, asked, wanted, raw, None if alone else ask)
     except BadConfig as error:
         print(error, file=sys.stderr)
         return 2
@@ -114,6 +126,15 @@ def main(argv: Sequence[str] | None = None, ask: Callable[[], str] | None = None
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def _tools(wanted: Asking) -> tuple[ToolSpec, ...]:
+    if not wanted.tools:
+        return ()
+    found = offered(Path(wanted.tools))
+    if not found:
+        raise BadRequest(f"{wanted.tools}: no tools are in its first {LOOKED} rows")
+    return found
 
 
 def open_model(wanted: Asking) -> Any:
@@ -148,35 +169,52 @@ def _same(path: Path, text: str) -> bool:
     return bool(text) and Path(text).expanduser().resolve() == path.expanduser().resolve()
 
 
-def answer(model: Any, question: str, wanted: Asking, raw: bool) -> str:
-    """Print an answer as it comes. Raises what the engine says against the question."""
+def answer(
+    model: Any, asked: Conversation, wanted: Asking, raw: bool, ask: Callable[[str], str] | None
+) -> None:
+    """Print an answer as it comes, and what follows when `ask` says what its calls brought.
+
+    Raises what the engine says against the question.
+    """
     sampling = {
         "max_tokens": wanted.max_new_tokens,
         "temperature": wanted.temperature,
         "top_p": wanted.top_p,
         "seed": wanted.seed,
     }
-    conversation = Conversation((Message("user", question),))
-    return show(model.stream(conversation, raw=raw, **sampling))
+    said = show(model.stream(asked, raw=raw, **sampling))
+    while said.calls and ask:
+        brought = []
+        for call in said.calls:
+            seen = ask(f"What {call.name} brought: ")
+            if not seen:
+                return
+            brought.append(Message("tool", seen, name=call.name, call_id=call.id))
+        asked = asked.add(said, *brought)
+        said = show(model.stream(asked, raw=raw, **sampling))
 
 
-def show(events: Iterable[Any]) -> str:
-    """Print events; returns the text of the answer and of the calls in it."""
+def show(events: Iterable[Any]) -> Message:
+    """Print events; returns the answer."""
     for event in events:
         if isinstance(event, Text):
             print(event.text, end="", flush=True)
         elif isinstance(event, Finish):
-            calls = [f"{call.name} {dict(call.arguments)}" for call in event.message.calls]
+            calls = [_written(call) for call in event.message.calls]
             print(
                 "", *calls, *filter(None, [event.error]), sep="\n" if calls or event.error else ""
             )
-            return event.message.content
-    return ""
+            return event.message
+    return Message("assistant")
 
 
-def _line() -> str:
+def _written(call: ToolCall) -> str:
+    return f"{call.name} {json.dumps(dict(call.arguments), ensure_ascii=False)}"
+
+
+def _line(prompt: str) -> str:
     try:
-        return input("Prompt: ").strip()
+        return input(prompt).strip()
     except EOFError:
         return ""
 

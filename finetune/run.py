@@ -238,8 +238,11 @@ def _fewer(
         chosen.notes.append("one CPU process trains without deepspeed; NUM_GPUS=2 uses it")
 
 
-def farewell(config: TrainConfig) -> str:
-    """How to chat with what was trained: by a command, and by the page's own button."""
+def farewell(config: TrainConfig, tools: str = "") -> str:
+    """How to chat with what was trained: by a command, and by the page's own button.
+
+    `tools` is a data file whose tools are offered.
+    """
     folder = Path(config.output_dir)
     model = ["--model", config.model] if config.model else []
     if config.method in ("full", "freeze"):
@@ -252,7 +255,8 @@ def farewell(config: TrainConfig) -> str:
         buttons = ("add",)
     raw = ["--raw"] if config.layout in ("prompt-response", "chatglm1") else []
     page = shlex.join(["python", "launch.py", *opened])
-    terminal = shlex.join(["python", "-m", "finetune.inference", *opened, *raw])
+    offer = ["--tools", tools] if tools and not raw else []
+    terminal = shlex.join(["python", "-m", "finetune.inference", *opened, *raw, *offer])
     pressed = ", then ".join(map(_on_the_page, buttons))
     return (
         f"The run is in {folder}.\n"

@@ -17,7 +17,7 @@ import random
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +29,8 @@ from finetune import (
     config,
 )
 from finetune.config import TrainConfig
+from finetune.files.offers import offered
+from finetune.files.sources import sources
 from finetune.methods import METHODS, lora, ptuning
 from finetune.options.checks import model_problems
 from finetune.options.option import BadConfig
@@ -53,7 +55,7 @@ from finetune.training.run_folder import InUse, RunFolder
 from glm.adapters.card import Card, base_fingerprint
 from glm.checkpoint.hub import fetch, is_hub_id
 from glm.checkpoint.recognise import EMBEDDED, ModelInfo, recognise
-from glm.errors import BadRequest
+from glm.errors import BadRequest, GlmError
 from glm.load import load_model
 
 RUNS = Path(__file__).parent.parent / "runs"
@@ -231,8 +233,17 @@ def _guarded(cfg: TrainConfig, run: RunFolder, crew: Crew) -> int:
         run.end(code, f"stopped after step {loop.state.global_step}. {ends.how_to_go_on(run)}")
         return code
     run.end(ends.FINISHED, f"trained {_steps(loop.state.global_step)}")
-    print(farewell(replace(cfg, output_dir=str(run.path))))
+    print(farewell(replace(cfg, output_dir=str(run.path)), _taught_tools(cfg)))
     return 0
+
+
+def _taught_tools(cfg: TrainConfig) -> str:
+    """The first data file with tools in it."""
+    for item in sources(cfg.train_file, cfg.data_dir):
+        with suppress(GlmError, OSError):  # it may be gone by now, and the run is well
+            if offered(item.path):
+                return str(item.path)
+    return ""
 
 
 def _folder(cfg: TrainConfig, crew: Crew) -> RunFolder:

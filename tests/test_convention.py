@@ -108,7 +108,8 @@ def teach(folder: Path, seed: int) -> Path:
         env={**os.environ, "PYTHON": sys.executable}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert f"python -m finetune.inference --adapter {run / 'adapter'}" in done.stdout
+    asked = f"python -m finetune.inference --adapter {run / 'adapter'} --tools {rows}"
+    assert asked in done.stdout
     return run / "adapter"
 
 

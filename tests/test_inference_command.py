@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -109,7 +110,7 @@ def test_raw_text_has_none(engine):
 
 def test_lines_are_asked_until_an_empty_one(engine, capsys):
     lines = iter(["one", "two", ""])
-    assert inference.main([], ask=lambda: next(lines)) == 0
+    assert inference.main([], ask=lambda _: next(lines)) == 0
     assert len(engine.seen) == 2 and capsys.readouterr().out == "seen\nseen\n"
 
 
@@ -155,6 +156,56 @@ def test_the_first_model_asks_raw_as_it_asks_a_first_question():
     chat(fake, dialect, question, options=Options(raw=True))
     assert fake.seen[0].prompt == dialect.prompt(question)
     assert fake.seen[0].stop == dialect.stop
+
+
+# ---- tools ----
+
+CALL = """search_orders\n```python\ntool_call(number='7')\n```"""
+
+
+@pytest.fixture
+def rows(tmp_path) -> Path:
+    file = tmp_path / "rows.jsonl"
+    plain = {"prompt": "hi", "response": "hello"}
+    schema = {"type": "object", "properties": {"number": {"type": "string"}}}
+    tool = {"name": "search_orders", "description": "Finds orders.", "parameters": schema}
+    taught = {"tools": [tool], "conversations": [{"role": "user", "content": "?"}]}
+    taught["conversations"].append({"role": "assistant", "content": "."})
+    file.write_text("".join(json.dumps(row) + "\n" for row in (plain, taught)))
+    (tmp_path / "tools.json").write_text(json.dumps([tool]))
+    return file
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "tools.json"])
+def test_the_tools_of_a_file_are_offered_and_what_a_call_brought_is_typed(
+    name, rows, engine, capsys
+):
+    answers = iter([[*TOKENS.encode(CALL), TOKENS.id("<|observation|>")], TOKENS.encode("Paid.")])
+    engine._answer = lambda request: next(answers)
+    lines, asked = iter(["order 7?", '{"state": "paid"}', ""]), []
+    words = ["--tools", str(rows.with_name(name))]
+    assert inference.main(words, ask=lambda text: (asked.append(text), next(lines))[1]) == 0
+    assert 'search_orders {"number": "7"}' in (said := capsys.readouterr().out)
+    assert asked == ["Prompt: ", "What search_orders brought: ", "Prompt: "]
+    assert said.endswith("Paid.\n")
+    first, second = (TOKENS.decode(request.prompt) for request in engine.seen)
+    assert "Finds orders." in first and '{"state": "paid"}' in second
+
+
+@pytest.mark.parametrize("words", [["--prompt", "order 7?"], []])
+def test_a_call_is_the_end_where_nobody_says_what_it_brought(words, rows, engine, capsys):
+    engine._answer = lambda request: [*TOKENS.encode(CALL), TOKENS.id("<|observation|>")]
+    lines = iter(["order 7?", "", ""])
+    assert inference.main(["--tools", str(rows), *words], ask=lambda _: next(lines)) == 0
+    assert capsys.readouterr().out.count("search_orders {") == len(engine.seen) == 1
+
+
+def test_tools_that_cannot_be_offered_are_told(rows, engine, capsys):
+    assert inference.main(["--tools", str(rows), "--raw", "--prompt", "x"]) == 1
+    assert "raw text has no tools" in capsys.readouterr().err
+    rows.write_text('{"prompt": "hi", "response": "hello"}\n')
+    assert inference.main(["--tools", str(rows), "--prompt", "x"]) == 1
+    assert "no tools are in its first 100 rows" in capsys.readouterr().err
 
 
 # ---- with the embedded model ----

@@ -310,6 +310,9 @@ def test_the_result_is_chatted_with_by_a_command_that_is_said():
         'under "Folder or file of an adapter" / "适配器的文件夹或文件" and press "Add" / "添加"'
         in said
     )
+    assert run.farewell(lora, "my rows.jsonl").endswith(
+        "--adapter runs/a/adapter --tools 'my rows.jsonl'"
+    )
     moved = run.farewell(replace(lora, tokenizer="words"))
     assert "--tokenizer words --adapter runs/a/adapter" in moved
     pairs = replace(lora, layout="prompt-response", method="full")

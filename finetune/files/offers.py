@@ -1,0 +1,33 @@
+"""The tools that a data file teaches, so that what was trained can be asked with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from finetune.files.rows import open_rows
+from finetune.formats import AUTO, BadRow, read_row, tool_specs
+from glm.messages import ToolSpec
+
+LOOKED = 100  # rows, at most
+
+
+def offered(file: Path) -> tuple[ToolSpec, ...]:
+    """The tools of the first row that has any; of a list of tools, all. Raises BadRow."""
+    rows = open_rows(file)
+    first = [rows[number][0] for number in range(min(len(rows), LOOKED))]
+    if first and all(map(_is_tool, first)):
+        return tool_specs.read(first)
+    for row in first:
+        try:
+            tools = read_row(row, AUTO).tools
+        except BadRow:
+            continue
+        if tools:
+            return tools
+    return ()
+
+
+def _is_tool(row: Mapping[str, Any]) -> bool:
+    return "function" in row or {"name", "parameters"} <= row.keys()
