@@ -17,13 +17,25 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
 from finetune.files.rows import Rows, open_rows
-from finetune.formats import AUTO, FORMATS, BadRow, CannotHold, losses, named, read_row
+from finetune.formats import (
+    AUTO,
+    FORMATS,
+    BadRow,
+    chosen_rejected,
+    losses,
+    named,
+    read_row,
+    recognise,
+)
+from finetune.formats.base import Format
 from glm.errors import BadRequest
+from glm.messages import Conversation
 
 SHOWN = 5  # places named for each reason
 
@@ -79,15 +91,17 @@ def convert(rows: Rows, wanted: Conversion, report: Report) -> Iterator[dict[str
         report.read += 1
         place = rows.place(number)
         try:
-            conversation = read_row(rows[number][0], wanted.source)
-            row = target.write(conversation)
+            given = rows[number][0]
+            source = recognise(given) if wanted.source == AUTO else wanted.source
+            conversation = read_row(given, source)
         except BadRow as error:
             report.left_out.add(_reason(error, place), place)
             continue
-        except CannotHold as error:
+        try:
+            row, missing = _row(given, source, conversation, target)
+        except BadRequest as error:
             report.left_out.add(f"{target.name}: {error}", place)
             continue
-        missing = losses(conversation, target.read(row))
         for what in missing:
             report.lost.add(f"{what} in {target.name}", place)
         if missing and wanted.strict:
@@ -97,32 +111,57 @@ def convert(rows: Rows, wanted: Conversion, report: Report) -> Iterator[dict[str
         yield row
 
 
+def _row(
+    given: dict[str, Any], source: str, conversation: Conversation, target: Format
+) -> tuple[dict[str, Any], list[str]]:
+    """A row in the wanted format, and what it has no place for. Raises BadRow, CannotHold."""
+    if source != chosen_rejected.name:
+        row = target.write(conversation)
+        return row, losses(conversation, target.read(row))
+    if target.name == source:
+        row = chosen_rejected.write_both(*chosen_rejected.both(given))
+        return row, losses(conversation, target.read(row))
+    row = target.write(conversation)
+    return row, [*losses(conversation, target.read(row)), "the rejected answer"]
+
+
 def write_file(rows: Iterator[dict[str, Any]], file: Path) -> None:
-    """A .jsonl or .json file, written beside and renamed when it is complete."""
+    """A .jsonl or .json file, written beside and renamed when it is complete; none without a row.
+
+    Raises BadRequest where nothing can be written.
+    """
     if file.suffix.lower() not in (".jsonl", ".json"):
         raise BadRequest(f"{file} has to end in .jsonl or .json")
-    file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(f"{file.name}.{os.getpid()}.part")
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("w", encoding="utf-8", newline="\n") as out:
             write = _lines if file.suffix.lower() == ".jsonl" else _listed
-            write(rows, out)
-        beside.replace(file)
+            count = write(rows, out)
+        if count:
+            beside.replace(file)
+    except OSError as error:
+        raise BadRequest(f"{file} cannot be written: {error.strerror or error}") from None
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
-def _lines(rows: Iterator[dict[str, Any]], out: TextIO) -> None:
+def _lines(rows: Iterator[dict[str, Any]], out: TextIO) -> int:
+    count = 0
     for row in rows:
         out.write(written(row) + "\n")
+        count += 1
+    return count
 
 
-def _listed(rows: Iterator[dict[str, Any]], out: TextIO) -> None:
-    separator = "[\n"
+def _listed(rows: Iterator[dict[str, Any]], out: TextIO) -> int:
+    count = 0
     for row in rows:
-        out.write(separator + written(row))
-        separator = ",\n"
-    out.write("[]\n" if separator == "[\n" else "\n]\n")
+        out.write((",\n" if count else "[\n") + written(row))
+        count += 1
+    out.write("\n]\n")
+    return count
 
 
 def written(row: dict[str, Any]) -> str:

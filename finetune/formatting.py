@@ -51,5 +51,5 @@ def main(
     print(f"train_examples: {report.written}")
     if lengths:
         print("turns: rows", dict(sorted(lengths.items())))
-    print(f"written to {file}")
+    print(f"written to {file}" if report.written else f"{file} is left as it was")
     return 0 if report.written else 2

@@ -8,7 +8,7 @@ import pytest
 
 from finetune.convert import main
 from finetune.files.rows import open_rows
-from finetune.formats import read_row
+from finetune.formats import chosen_rejected, read_row
 from tests.format_rows import ONE, ROWS, TALK, WITH_TOOLS
 from tests.shared_files import ROOT, SHARED
 
@@ -100,6 +100,38 @@ def test_a_conversion_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
         main([str(source), str(out), "--to", "openai"])
     assert out.read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+
+
+PAIR = {"prompt": "q", "chosen": "good", "rejected": "bad"}
+
+
+def test_a_pair_of_answers_stays_one_or_loses_the_worse(tmp_path, capsys):
+    source, out = written(tmp_path, PAIR), tmp_path / "out.jsonl"
+    assert main([str(source), str(out), "--to", "chosen-rejected"]) == 0
+    assert chosen_rejected.both(json.loads(out.read_text())) == chosen_rejected.both(PAIR)
+    assert "no place" not in capsys.readouterr().out
+    assert main([str(source), str(out), "--to", "openai"]) == 0
+    assert "1 x no place for the rejected answer in openai" in capsys.readouterr().out
+
+
+def test_a_row_that_cannot_be_written_is_named_and_the_others_are(tmp_path, capsys):
+    plain = {"prompt": "q", "response": "a"}
+    typed = {"name": "f", "description": "", "parameters": "x: a number"}
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    source = written(tmp_path, plain, {"tools": [typed], "conversations": turns}, plain)
+    out = tmp_path / "out.jsonl"
+    assert main([str(source), str(out), "--to", "openai"]) == 1
+    assert "1 x left out: openai: the parameters" in capsys.readouterr().out
+    assert len(conversations(out)) == 2
+
+
+def test_a_file_stays_where_no_row_came_or_none_can_be_written(tmp_path, capsys):
+    source, out = written(tmp_path, {"a;b": "1;2"}), tmp_path / "out.jsonl"
+    out.write_text("old")
+    assert main([str(source), str(out), "--to", "openai"]) == 2
+    assert out.read_text() == "old"
+    assert main([str(source), str(out / "deeper.jsonl"), "--to", "openai"]) == 2
+    assert "deeper.jsonl cannot be written" in capsys.readouterr().err
 
 
 def formatter(tmp_path, name, path):

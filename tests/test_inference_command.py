@@ -171,7 +171,7 @@ def rows(tmp_path) -> Path:
     tool = {"name": "search_orders", "description": "Finds orders.", "parameters": schema}
     taught = {"tools": [tool], "conversations": [{"role": "user", "content": "?"}]}
     taught["conversations"].append({"role": "assistant", "content": "."})
-    file.write_text("".join(json.dumps(row) + "\n" for row in (plain, taught)))
+    file.write_text(f"{json.dumps(plain)}\n{{broken\n{json.dumps(taught)}\n")
     (tmp_path / "tools.json").write_text(json.dumps([tool]))
     return file
 

@@ -93,6 +93,37 @@ def test_a_csv_file_may_break_lines_inside_its_cells(tmp_path):
     assert read_row(tabs[0][0]).messages[0].content == "x"
 
 
+def test_only_line_feeds_end_a_line_of_a_table(tmp_path):
+    text = "prompt,response\na,b\u2028c\x85d\x0be\x0cf\n" + 'g,"h\ri"\nj,k\rl\nm,n\n'
+    rows = open_rows(written(tmp_path, text, "rows.csv"))
+    assert rows[0][0] == {"prompt": "a", "response": "b\u2028c\x85d\x0be\x0cf"}
+    assert rows[1][0] == {"prompt": "g", "response": "h\ri"}
+    assert rows[3][0] == {"prompt": "m", "response": "n"}
+    with pytest.raises(BadRow, match="line 4: a carriage return stands alone in a cell"):
+        rows[2]
+    with pytest.raises(BadRequest, match="save the file with line feeds"):
+        open_rows(written(tmp_path, "prompt,response\ra,b\r", "old.csv"))
+
+
+def test_the_first_line_of_a_pretty_value_may_hold_more_than_its_brace(tmp_path):
+    one = '{"conversations": [\n {"role": "user", "content": "q"},\n'
+    one += ' {"role": "assistant", "content": "a"}\n]}\n'
+    short = '{"conversations": [\n{"role": "user", "content": "q"}\n]}\n'
+    for text in (one * 2, short * 2):
+        rows = open_rows(written(tmp_path, text))
+        assert len(rows) == 2 and rows[1][0]["conversations"][0]["content"] == "q"
+    broken = '{"prompt": "a", "respon\n{"prompt": "b", "response": "c"}\n'
+    rows = open_rows(written(tmp_path, broken))
+    assert len(rows) == 2 and rows[1] == ({"prompt": "b", "response": "c"}, 2)
+
+
+def test_a_bad_item_of_a_list_on_one_line_takes_no_other_with_it(tmp_path):
+    rows = open_rows(written(tmp_path, '[{"n": 1}, {"n": two}, {"n": 3}, {"n": 4}]', "rows.json"))
+    assert [rows[number][0] for number in (0, 2, 3)] == [{"n": 1}, {"n": 3}, {"n": 4}]
+    with pytest.raises(BadRow, match="not JSON"):
+        rows[1]
+
+
 def test_a_csv_row_with_too_many_cells_is_named(tmp_path):
     rows = RowFile(written(tmp_path, "a,b\n1,2,3\n4,5\n", "rows.csv"))
     with pytest.raises(BadRow, match="line 2: .*3 cells, and the header has 2"):
@@ -184,6 +215,8 @@ def test_an_api_of_toolalpaca_is_a_row_for_each_instance(tmp_path, layout):
         return {"NLDocumentation": "f: x", "Instances": instances}
 
     apis = [api("a", "b"), api(), api("c")]
+    text = json.dumps([api(), *apis])  # the first may hold none, too
+    assert len(open_rows(written(tmp_path, text, "none_first.json"))) == 5
     text = json.dumps(apis, indent=1) if layout == "list" else "\n".join(map(json.dumps, apis))
     rows = open_rows(written(tmp_path, text, "train_data.json"))
     read = [read_row(rows[number][0]).messages[0].content for number in (0, 1, 3)]

@@ -234,9 +234,12 @@ def test_bad_options_are_all_told_and_nothing_is_written(tmp_path, capsys):
 def test_rows_that_cannot_be_trained_on_end_it_before_it_begins(tmp_path):
     """Row 43 of the bad inputs."""
     rows = tmp_path / "rows.jsonl"
-    rows.write_text('{"conversations": [{"role": "user", "content": "hello"}]}\n')
+    row = '{"conversations": [{"role": "user", "content": "hello"}]}\n'
+    rows.write_text(f'{row}{{"conversations": []}}\n')
     assert train(tmp_path / "x", *FLAGS, rows=rows) == ends.REFUSED
-    assert "no row can be trained on" in outcome(tmp_path / "x").reason
+    reason = outcome(tmp_path / "x").reason
+    assert "no row can be trained on" in reason
+    assert 'rows.jsonl, line 2: "conversations" is empty' in reason
 
 
 @pytest.mark.parametrize(

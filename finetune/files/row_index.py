@@ -12,6 +12,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +26,9 @@ CHUNK = 1 << 22  # bytes looked at in one step
 KEPT_FROM = 8 << 20  # bytes of a file from which its index is worth keeping
 BOM = b"\xef\xbb\xbf"
 _BLANK = 8  # a shorter line may be blank
-_VERSION = 1
+_VERSION = 2
+_LONE_RETURN = re.compile(r"\r(?!\n)")  # csv ends a record there, or refuses it
+_NEXT = re.compile(r"\}\s*,\s*\{")
 
 
 def index(file: Path, kind: Kind, cache: Path | None = None) -> np.ndarray:
@@ -106,6 +109,8 @@ def _values(file: Path) -> Iterator[np.ndarray]:
         except (ValueError, RecursionError):
             found = text.find(margin, at + 1)
             end = len(text) if found < 0 else found + 1
+            if found < 0 and (next := _NEXT.search(text, at + 1)):
+                end = next.end() - 1
         rows.append(place.row(at, end))
         at = _skip(text, end)
     if in_list and not text.startswith("]", at):
@@ -150,7 +155,7 @@ def _table(file: Path) -> Iterator[np.ndarray]:
             nonlocal at, line
             for raw in data:
                 at, line = at + len(raw), line + 1
-                yield raw.decode("utf-8", "replace")
+                yield _LONE_RETURN.sub(" ", raw.decode("utf-8", "replace"))
 
         rows, start, first = [], 0, 1
         for record in reader(texts(), file):

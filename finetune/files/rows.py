@@ -10,9 +10,11 @@ says. Not covered: compressed files, spreadsheets.
 
 from __future__ import annotations
 
+import csv
 import json
 import mmap
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -117,16 +119,16 @@ class RowFile:
 
     def _row(self, item: int) -> Row:
         start, end, line = (int(n) for n in self._index[item + (self._kind == "table")])
-        data = self._data[start:end]
+        data, table = self._data[start:end], self._kind == "table"
         try:
             text = data.decode("utf-8")
-            row = self._record(text) if self._kind == "table" else json.loads(text)
+            row = self._record(text) if table else json.loads(text)
         except UnicodeDecodeError as error:
             raise self._bad(line, f"not UTF-8 at byte {error.start}") from None
         except json.JSONDecodeError as error:
             raise self._bad(line, _said(error, data, line)) from None
         except (ValueError, RecursionError) as error:
-            raise self._bad(line, f"not JSON: {error}") from None
+            raise self._bad(line, str(error) if table else f"not JSON: {error}") from None
         if not isinstance(row, dict):
             raise self._bad(line, f"a row is an object, not a {type(row).__name__}")
         return row, line
@@ -138,7 +140,14 @@ class RowFile:
         if not len(self._index):
             return []
         start, end, _ = self._index[0]
-        return self._cells(row_index.decoded(self._data[start:end], self.path).lstrip("\ufeff"))
+        text = row_index.decoded(self._data[start:end], self.path).lstrip("\ufeff")
+        try:
+            return self._cells(text)
+        except ValueError:
+            raise BadRequest(
+                f"{self.path}, line 1: a carriage return stands alone; save the file with "
+                "line feeds at the ends of lines"
+            ) from None
 
     def _record(self, text: str) -> dict[str, Any]:
         cells = self._cells(text)
@@ -147,27 +156,36 @@ class RowFile:
         return dict(zip(self._columns, cells, strict=False))
 
     def _cells(self, text: str) -> list[str]:
-        lines = iter(text.splitlines(keepends=True))
-        cells: list[str] = next(row_index.reader(lines, self.path))
+        """Lines end in line feeds alone, as the index has them; other separators are text."""
+        lines = iter(StringIO(text, newline="\n"))
+        try:
+            cells: list[str] = next(row_index.reader(lines, self.path))
+        except csv.Error as error:
+            raise ValueError("a carriage return stands alone in a cell without quotes") from error
         return cells
 
     def _split(self) -> list[tuple[int, int]] | None:
         """(item, instance) of a file of ToolAlpaca APIs, each of which holds many rows."""
-        if self._kind == "table" or not len(self._index):
-            return None
-        if not self._many(0):
+        if self._kind == "table" or not len(self._index) or not self._holds_apis():
             return None
         out = []
         for item in range(len(self._index)):
             out += [(item, which) for which in range(self._many(item))] or [(item, -1)]
         return out
 
+    def _holds_apis(self) -> bool:
+        """Whether the first row is one, be it without an instance."""
+        start, end, _ = self._index[0]
+        data = self._data[start:end]
+        if not any(key.encode() in data for key in toolalpaca.KEYS):
+            return False
+        try:
+            return toolalpaca.looks_like(self._row(0)[0])
+        except BadRow:
+            return False
+
     def _many(self, item: int) -> int:
         """How many instances an API has; 0 for any other row."""
-        start, end, _ = self._index[item]
-        data = self._data[start:end]
-        if item == 0 and not any(key.encode() in data for key in toolalpaca.MANY):
-            return 0
         try:
             row, _ = self._row(item)
         except BadRow:
@@ -181,7 +199,7 @@ class MixedRows:
     def __init__(self, parts: Sequence[tuple[Rows, float]]) -> None:
         self._parts = [rows for rows, _ in parts]
         self._shares = [share for _, share in parts]
-        counts = [round(len(rows) * share) for rows, share in parts]
+        counts = [max(round(len(rows) * share), len(rows) > 0) for rows, share in parts]
         self._ends = np.cumsum(counts)
 
     def __len__(self) -> int:
@@ -255,14 +273,30 @@ def _kind(path: Path, head: bytes) -> row_index.Kind:
     if text.startswith(b"["):
         return "values"
     first, newline, rest = text.partition(b"\n")
-    if not newline or not text.startswith(b"{"):
+    if not newline or not text.startswith(b"{") or _is_json(first):
         return "lines"
+    # broken, or the beginning of a value of many lines?
+    if _begins_with_json(text):
+        return "values"
+    second = rest.lstrip().partition(b"\n")[0]
+    one_a_line = first.strip() != b"{" and second.startswith(b"{")
+    return "lines" if one_a_line and (_is_json(second) or b"\n" not in rest) else "values"
+
+
+def _is_json(data: bytes) -> bool:
     try:
-        json.loads(first)
-    except (ValueError, RecursionError):  # broken, or the beginning of a value of many lines?
-        one_a_line = first.strip() != b"{" and rest.lstrip().startswith(b"{")
-        return "lines" if one_a_line else "values"
-    return "lines"
+        json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _begins_with_json(data: bytes) -> bool:
+    try:
+        json.JSONDecoder().raw_decode(data.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _said(error: json.JSONDecodeError, data: bytes, line: int) -> str:

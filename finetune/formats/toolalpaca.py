@@ -20,10 +20,11 @@ from glm.messages import Conversation, Message, ToolCall, ToolSpec
 name = "toolalpaca"
 INSTANCES, GOLDEN = MANY = ("Instances", "Golden_Answers")
 _ONE, _ASKED, _DONE = "Instance", "Instructions", "Final Thought"
+KEYS = ("NLDocumentation", *MANY, _ONE)
 
 
 def looks_like(row: Mapping[str, Any]) -> bool:
-    return "NLDocumentation" in row or any(key in row for key in (*MANY, _ONE))
+    return any(key in row for key in KEYS)
 
 
 def count(row: Mapping[str, Any]) -> int:

@@ -23,7 +23,7 @@ from finetune.config import TrainConfig
 from finetune.data import Epoch, Part, Place, Plan, Source, Stream
 from finetune.files.rows import open_rows
 from finetune.files.sources import sources
-from finetune.formats import read_row
+from finetune.formats import BadRow, read_row
 from finetune.layouts import Example, Limits, choose
 from finetune.layouts.example import NOTHING_LEARNT
 from finetune.preview import preview, sanity_check
@@ -57,7 +57,10 @@ class Talks:
 
     def __getitem__(self, index: int, /) -> Conversation:
         row, _ = self.rows[index]
-        return read_row(row, self.form)
+        try:
+            return read_row(row, self.form)
+        except BadRow as error:
+            raise BadRow(f"{self.rows.place(index)}: {error}") from None
 
 
 class Endless:
