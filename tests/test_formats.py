@@ -138,6 +138,13 @@ def test_lists_in_cells_of_a_table_are_read():
     assert read_row(row) == WITH_TOOLS
 
 
+@pytest.mark.parametrize("name", ["chatglm3", "sharegpt", "openai", "glm4"])
+def test_a_system_beside_the_turns_is_the_first_message(name):
+    row, meaning = ROWS[name]
+    first, *rest = read_row({**row, "system": "Be short."}, name).messages
+    assert (first, tuple(rest)) == (Message("system", "Be short."), meaning.messages)
+
+
 @pytest.mark.parametrize("history", [[["1+1?", "2"]], ["1+1?", "2"], '["1+1?", "2"]'])
 @pytest.mark.parametrize(
     "row", [{"instruction": "2+2?", "output": "4"}, {"query": "2+2?", "response": "4"}]

@@ -30,7 +30,7 @@ def read(row: Mapping[str, Any]) -> Conversation:
     for entry in entries:
         if offered is None and isinstance(entry, Mapping):
             offered = entry.get("tools")
-    messages = turns.read(entries, "messages", calls_in_text=True)
+    messages = turns.of_row(row, "messages", calls_in_text=True)
     return Conversation(messages, tool_specs.read(offered))
 
 

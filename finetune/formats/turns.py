@@ -52,6 +52,13 @@ def read(value: Any, key: str, calls_in_text: bool = False) -> tuple[Message, ..
     return tuple(reader.messages)
 
 
+def of_row(row: Mapping[str, Any], key: str, calls_in_text: bool = False) -> tuple[Message, ...]:
+    """The messages under `key`, a `system` beside them first."""
+    messages = read(row.get(key), key, calls_in_text)
+    system = text(row.get("system"), "system")
+    return (Message("system", system), *messages) if system else messages
+
+
 def call(name: Any, given: Any, id: str = "") -> ToolCall:
     """A call with its arguments as an object, or as the JSON text of one."""
     if not isinstance(name, str) or not name:
