@@ -117,6 +117,14 @@ def test_tools_are_read_in_every_shape(tools, names, name):
     assert [tool.name for tool in read_row(row).tools] == names
 
 
+@pytest.mark.parametrize("name", ["prompt-response", "context-target", "advertise-gen", "alpaca"])
+def test_tools_beside_a_question_and_its_answer_are_read(name):
+    row, meaning = ROWS[name]
+    assert read_row({**row, "tools": [FUNCTION]}) == Conversation(
+        meaning.messages, WITH_TOOLS.tools
+    )
+
+
 @pytest.mark.parametrize("given", [{"city": "北京"}, '{"city": "北京"}'])
 @pytest.mark.parametrize("key", ["parameters", "arguments"])
 def test_parameters_or_arguments_as_object_or_as_text(given, key):

@@ -25,10 +25,10 @@ class Pair:
     def read(self, row: Mapping[str, Any]) -> Conversation:
         question, answer = _key(row, self.question), _key(row, self.answer)
         if isinstance(row[question], list):  # TRL: both are lists of messages
-            messages = [*turns.read(row[question], question), *turns.read(row[answer], answer)]
-            return Conversation(tuple(messages), tool_specs.read(row.get("tools")))
-        asked, answered = text(row[question], question), text(row[answer], answer)
-        return Conversation((*before(row), *turn(asked, answered)))
+            said = [*turns.read(row[question], question), *turns.read(row[answer], answer)]
+        else:
+            said = turn(text(row[question], question), text(row[answer], answer))
+        return Conversation((*before(row), *said), tool_specs.read(row.get("tools")))
 
     def write(self, conversation: Conversation) -> dict[str, Any]:
         _, told = pairs(conversation)
