@@ -141,8 +141,11 @@ def test_nulls_of_arrow_files_count_as_absent():
     assert read_row({"tools": [TOOL], "conversations": rows}) == WITH_TOOLS
 
 
-def test_lists_in_cells_of_a_table_are_read():
-    row = {key: json.dumps(value) for key, value in ROWS["chatglm3"][0].items()}
+@pytest.mark.parametrize("name", ["chatglm3", "sharegpt", "openai", "glm4"])
+def test_lists_in_cells_of_a_table_are_read(name):
+    cells = ROWS[name][0].items()
+    row = {key: cell if isinstance(cell, str) else json.dumps(cell) for key, cell in cells}
+    assert recognise(row) == name
     assert read_row(row) == WITH_TOOLS
 
 
