@@ -12,6 +12,7 @@ from tests.format_rows import (
     CALLED,
     FUNCTION,
     ONE,
+    OPENAI_CALL,
     ROWS,
     SEEN,
     TALK,
@@ -91,6 +92,23 @@ def test_calls_made_at_once_are_a_loss_where_they_come_one_after_the_other():
     back = read_row(FORMATS["chatglm3"].write(at_once))
     assert losses(at_once, back) == ["which calls were made at once"]
     assert [m.content for m in back.messages if m.role == "tool"] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "answers", "order"),
+    [
+        ("bc", "cb", "bc"),
+        ("abc", "ca", "ac"),
+        ("bb", "bb", "bb"),  # ids that say nothing: the order of the file
+        ("bc", "c?", "c?"),
+        ("bc", "cbc", "cbc"),
+    ],
+)
+def test_observations_stand_in_the_order_of_the_calls_they_answer(asked, answers, order):
+    calls = [{**OPENAI_CALL, "id": id} for id in asked]
+    seen = [turn("tool", id, tool_call_id=id) for id in answers]
+    row = {"messages": [turn("user", "?"), turn("assistant", None, tool_calls=calls), *seen]}
+    assert "".join(message.content for message in read_row(row).messages[2:]) == order
 
 
 # ---- what people really write --------------------------------------------------------------
