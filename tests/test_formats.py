@@ -111,6 +111,14 @@ def test_observations_stand_in_the_order_of_the_calls_they_answer(asked, answers
     assert "".join(message.content for message in read_row(row).messages[2:]) == order
 
 
+@pytest.mark.parametrize("content", [{"content": None}, {"content": ""}, {}])
+@pytest.mark.parametrize("role", ["tool", "observation"])
+def test_a_tool_that_answered_nothing_is_an_empty_observation(content, role):
+    asked = turn("assistant", None, tool_calls=[{**OPENAI_CALL, "id": 5}])
+    row = {"messages": [turn("user", "?"), asked, {"role": role, "tool_call_id": 5, **content}]}
+    assert read_row(row).messages[-1] == Message("tool", name="get_weather", call_id="5")
+
+
 # ---- what people really write --------------------------------------------------------------
 
 

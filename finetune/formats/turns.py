@@ -95,8 +95,9 @@ def _kind(entry: Any) -> str:
     kind = _KIND.get(role.lower(), "") if isinstance(role, str) else ""
     if kind == "tool":
         has = {key for key in entry if entry[key] is not None}
-        row = {"parameters", "arguments", "observation"} & has and "tool_call_id" not in has
-        return "tool" if row or not {"content", "value"} & has else "observation"
+        said, answers = {"content", "value"} & has, "tool_call_id" in has
+        row = {"parameters", "arguments", "observation"} & has and not (said and answers)
+        return "tool" if row or not (said or answers) else "observation"
     return kind
 
 
@@ -125,7 +126,7 @@ class _Reader:
         elif kind == "tool":
             self._row(entry, mark)
         elif kind == "observation":
-            self._observed(observation(said, "content"), entry, mark)
+            self._observed("" if said is None else observation(said, "content"), entry, mark)
         else:
             role = entry.get("role") or entry.get("from")
             known = ", ".join(sorted(_KIND))
@@ -171,7 +172,7 @@ class _Reader:
     def _row(self, entry: Mapping[str, Any], mark: bool | None) -> None:
         """ChatGLM3's `tool` turn: a call and what it brought."""
         if "parameters" not in entry and "arguments" not in entry:
-            raise BadRow('a tool turn needs "parameters"')
+            raise BadRow('a tool turn needs "parameters", or "content" with what a tool answered')
         given = entry.get("parameters")
         given = entry.get("arguments") if given is None else given
         made = self._numbered(call(entry.get("name"), given))
