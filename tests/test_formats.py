@@ -44,6 +44,13 @@ def test_what_a_format_writes_it_reads_back(name):
     assert losses(meaning, read_row(row, name)) == []
 
 
+@pytest.mark.parametrize("name", ["prompt-response", "context-target", "advertise-gen", "alpaca"])
+def test_several_questions_are_written_as_a_history(name):
+    row = json.loads(json.dumps(FORMATS[name].write(TALK)))
+    assert "history" in row
+    assert read_row(row, name) == TALK
+
+
 @pytest.mark.parametrize("name", ["chatglm3", "sharegpt", "openai", "glm4"])
 @pytest.mark.parametrize("other", ["chatglm3", "sharegpt", "openai", "glm4"])
 def test_tool_calls_go_from_format_to_format_and_back(name, other):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from finetune.formats import tool_specs, turns
-from finetune.formats.base import BadRow, CannotHold, listed, text
+from finetune.formats.base import BadRow, listed, text
 from finetune.formats.writing import pairs
 from glm.messages import Conversation, Message
 
@@ -31,10 +31,10 @@ class Pair:
         return Conversation((*before(row), *said), tool_specs.read(row.get("tools")))
 
     def write(self, conversation: Conversation) -> dict[str, Any]:
-        _, told = pairs(conversation)
-        if len(told) != 1:
-            raise CannotHold(f"it holds one question and one answer, not {len(told)}")
-        return {self.question[0]: told[0][0], self.answer[0]: told[0][1]}
+        """The last question and its answer; those before them are a history in pairs."""
+        _, (*earlier, (asked, answered)) = pairs(conversation)
+        row: dict[str, Any] = {self.question[0]: asked, self.answer[0]: answered}
+        return {**row, HISTORY: [list(both) for both in earlier]} if earlier else row
 
 
 def turn(asked: str, answered: str) -> list[Message]:
