@@ -253,7 +253,10 @@ def test_a_call_under_its_metadata_keeps_the_text_it_was_written_in():
     ("row", "sentence"),
     [
         ({}, "no known format has these keys: none"),
-        ({"question_text": "x"}, "no known format has these keys: question_text"),
+        ({"question_text": "x"}, "these keys: question_text; known: chosen-rejected, "),
+        ({"prompt": "x"}, 'has these keys: prompt; prompt-response needs "response" beside them'),
+        ({"output": "x", "n": 1}, 'alpaca needs "instruction"'),
+        ({"prompt": "x", "chosen": "y"}, 'chosen-rejected needs "rejected"'),
         ({"conversations": []}, '"conversations" is empty'),
         ({"conversations": None}, '"conversations" is a list, not null'),
         ({"conversations": ["x"]}, r"conversations\[0\]: an object is needed"),
