@@ -12,6 +12,7 @@ from tests.format_rows import (
     CALLED,
     FUNCTION,
     ONE,
+    OPENAI_CALL,
     ROWS,
     SEEN,
     TALK,
@@ -41,6 +42,13 @@ def test_what_a_format_writes_it_reads_back(name):
     _, meaning = ROWS[name]
     row = json.loads(json.dumps(FORMATS[name].write(meaning)))
     assert losses(meaning, read_row(row, name)) == []
+
+
+@pytest.mark.parametrize("name", ["prompt-response", "context-target", "advertise-gen", "alpaca"])
+def test_several_questions_are_written_as_a_history(name):
+    row = json.loads(json.dumps(FORMATS[name].write(TALK)))
+    assert "history" in row
+    assert read_row(row, name) == TALK
 
 
 @pytest.mark.parametrize("name", ["chatglm3", "sharegpt", "openai", "glm4"])
@@ -93,6 +101,31 @@ def test_calls_made_at_once_are_a_loss_where_they_come_one_after_the_other():
     assert [m.content for m in back.messages if m.role == "tool"] == ["1", "2"]
 
 
+@pytest.mark.parametrize(
+    ("asked", "answers", "order"),
+    [
+        ("bc", "cb", "bc"),
+        ("abc", "ca", "ac"),
+        ("bb", "bb", "bb"),  # ids that say nothing: the order of the file
+        ("bc", "c?", "c?"),
+        ("bc", "cbc", "cbc"),
+    ],
+)
+def test_observations_stand_in_the_order_of_the_calls_they_answer(asked, answers, order):
+    calls = [{**OPENAI_CALL, "id": id} for id in asked]
+    seen = [turn("tool", id, tool_call_id=id) for id in answers]
+    row = {"messages": [turn("user", "?"), turn("assistant", None, tool_calls=calls), *seen]}
+    assert "".join(message.content for message in read_row(row).messages[2:]) == order
+
+
+@pytest.mark.parametrize("content", [{"content": None}, {"content": ""}, {}])
+@pytest.mark.parametrize("role", ["tool", "observation"])
+def test_a_tool_that_answered_nothing_is_an_empty_observation(content, role):
+    asked = turn("assistant", None, tool_calls=[{**OPENAI_CALL, "id": 5}])
+    row = {"messages": [turn("user", "?"), asked, {"role": role, "tool_call_id": 5, **content}]}
+    assert read_row(row).messages[-1] == Message("tool", name="get_weather", call_id="5")
+
+
 # ---- what people really write --------------------------------------------------------------
 
 
@@ -117,6 +150,14 @@ def test_tools_are_read_in_every_shape(tools, names, name):
     assert [tool.name for tool in read_row(row).tools] == names
 
 
+@pytest.mark.parametrize("name", ["prompt-response", "context-target", "advertise-gen", "alpaca"])
+def test_tools_beside_a_question_and_its_answer_are_read(name):
+    row, meaning = ROWS[name]
+    assert read_row({**row, "tools": [FUNCTION]}) == Conversation(
+        meaning.messages, WITH_TOOLS.tools
+    )
+
+
 @pytest.mark.parametrize("given", [{"city": "北京"}, '{"city": "北京"}'])
 @pytest.mark.parametrize("key", ["parameters", "arguments"])
 def test_parameters_or_arguments_as_object_or_as_text(given, key):
@@ -133,9 +174,19 @@ def test_nulls_of_arrow_files_count_as_absent():
     assert read_row({"tools": [TOOL], "conversations": rows}) == WITH_TOOLS
 
 
-def test_lists_in_cells_of_a_table_are_read():
-    row = {key: json.dumps(value) for key, value in ROWS["chatglm3"][0].items()}
+@pytest.mark.parametrize("name", ["chatglm3", "sharegpt", "openai", "glm4"])
+def test_lists_in_cells_of_a_table_are_read(name):
+    cells = ROWS[name][0].items()
+    row = {key: cell if isinstance(cell, str) else json.dumps(cell) for key, cell in cells}
+    assert recognise(row) == name
     assert read_row(row) == WITH_TOOLS
+
+
+@pytest.mark.parametrize("name", ["chatglm3", "sharegpt", "openai", "glm4"])
+def test_a_system_beside_the_turns_is_the_first_message(name):
+    row, meaning = ROWS[name]
+    first, *rest = read_row({**row, "system": "Be short."}, name).messages
+    assert (first, tuple(rest)) == (Message("system", "Be short."), meaning.messages)
 
 
 @pytest.mark.parametrize("history", [[["1+1?", "2"]], ["1+1?", "2"], '["1+1?", "2"]'])
@@ -202,7 +253,10 @@ def test_a_call_under_its_metadata_keeps_the_text_it_was_written_in():
     ("row", "sentence"),
     [
         ({}, "no known format has these keys: none"),
-        ({"question_text": "x"}, "no known format has these keys: question_text"),
+        ({"question_text": "x"}, "these keys: question_text; known: chosen-rejected, "),
+        ({"prompt": "x"}, 'has these keys: prompt; prompt-response needs "response" beside them'),
+        ({"output": "x", "n": 1}, 'alpaca needs "instruction"'),
+        ({"prompt": "x", "chosen": "y"}, 'chosen-rejected needs "rejected"'),
         ({"conversations": []}, '"conversations" is empty'),
         ({"conversations": None}, '"conversations" is a list, not null'),
         ({"conversations": ["x"]}, r"conversations\[0\]: an object is needed"),

@@ -280,6 +280,20 @@ def test_parquet_rows_are_read(tmp_path):
         open_rows(written(tmp_path, b"PAR1", "bad.parquet"))
 
 
+def test_keys_that_only_other_rows_of_a_parquet_file_have_are_absent(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    file = tmp_path / "rows.parquet"
+    given = [
+        {"calls": [{"f": "x", "given": {"city": "X", "at": [1, None]}}, None]},
+        {"calls": [{"f": "y", "given": {"zone": "Z"}}]},
+        {"calls": [{"given": {"city": "X", "inner": {"deep": 1}}}, {"given": {"inner": {}}}]},
+    ]
+    parquet.write_table(pyarrow.Table.from_pylist(given), file)
+    assert [row for row, _ in everything(open_rows(file))] == given
+
+
 # ---- the index of a large file -------------------------------------------------------------
 
 

@@ -45,12 +45,22 @@ class ParquetRows:
         if self._group[0] != group:
             self._group = group, self._file.read_row_group(group)
         try:
-            return self._group[1].slice(inside, 1).to_pylist()[0], number + 1
+            row = self._group[1].slice(inside, 1).to_pylist()[0]
         except ValueError as error:
             raise BadRow(f"{self.place(number)}: {error}") from None
+        return {key: _filled(value) for key, value in row.items()}, number + 1
 
     def place(self, number: int) -> str:
         return f"{self.path.name}, row {number + 1}"
 
     def size(self, number: int) -> int | None:
         return None
+
+
+def _filled(value: Any) -> Any:
+    """Without the nulls of objects: arrow gives every row all keys that any row has."""
+    if isinstance(value, dict):
+        return {key: _filled(inner) for key, inner in value.items() if inner is not None}
+    if isinstance(value, list):
+        return [_filled(inner) for inner in value]
+    return value

@@ -50,6 +50,11 @@ FORMATS: dict[str, Format] = {
         prompt_response,
     )
 }
+# keys that make a format with another; the first that is missing is named
+HALVES = (
+    *("rejected", "chosen", "output", "instruction", "response", "prompt"),
+    *("target", "context", "summary", "content"),
+)
 
 
 def recognise(row: Mapping[str, Any]) -> str:
@@ -58,7 +63,16 @@ def recognise(row: Mapping[str, Any]) -> str:
         if format.looks_like(row):
             return name
     keys = ", ".join(str(key) for key in list(row)[:8]) or "none"
-    raise BadRow(f"no known format has these keys: {keys}; known: {', '.join(FORMATS)}")
+    raise BadRow(f"no known format has these keys: {keys}; {_missing(row)}")
+
+
+def _missing(row: Mapping[str, Any]) -> str:
+    """The one key that would make the row a format's, else the formats."""
+    for key in HALVES:
+        for name, format in FORMATS.items():
+            if key not in row and format.looks_like({**row, key: None}):
+                return f'{name} needs "{key}" beside them'
+    return f"known: {', '.join(FORMATS)}"
 
 
 def read_row(row: Mapping[str, Any], name: str = AUTO) -> Conversation:

@@ -1,7 +1,8 @@
 """ChatGLM3's `tools` and `conversations`, as the early official demo and Firefly read them.
 
 A `tool` turn holds a call and its observation. A row with tools begins with the block that
-offers them, an own system turn follows as a second block; `"tools": []` offers an empty list.
+offers them, an own system turn follows as a second block; `"tools": []` offers an empty list. A
+`system` beside the conversations is such a turn, before the others.
 What the official trainer never did is read, too: `interpreter` turns, turns with a `metadata`.
 """
 
@@ -25,7 +26,7 @@ def looks_like(row: Mapping[str, Any]) -> bool:
 
 def read(row: Mapping[str, Any]) -> Conversation:
     """Renders to the ids of the official multi-turn preprocessing."""
-    messages = turns.read(row.get("conversations"), "conversations")
+    messages = turns.of_row(row, "conversations")
     offered = row.get("tools")
     if isinstance(offered, list | dict) and not offered:
         return Conversation((EMPTY_BLOCK, *messages))

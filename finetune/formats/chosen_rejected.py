@@ -85,9 +85,7 @@ def _turns(value: Any, key: str) -> list[Message]:
 def _question(row: Mapping[str, Any]) -> list[Message]:
     for key in ("messages", "conversations"):
         if row.get(key) is not None:
-            system = text(row.get("system"), "system")
-            first = [Message("system", system)] if system else []
-            return [*first, *turns.read(row[key], key)]
+            return list(turns.of_row(row, key))
     prompt = row.get("prompt")
     if isinstance(prompt, list):
         return list(turns.read(listed(prompt, "prompt"), "prompt"))

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from finetune.formats import tool_specs, turns
-from finetune.formats.base import listed
+from finetune.formats.base import BadRow, listed
 from finetune.formats.writing import Step, marked, steps
 from glm.messages import Conversation
 
@@ -20,8 +20,11 @@ name = "glm4"
 
 
 def looks_like(row: Mapping[str, Any]) -> bool:
-    entries = row.get("messages")
-    return isinstance(entries, list) and any(_is_ours(entry) for entry in entries)
+    try:
+        entries = listed(row.get("messages"), "messages")
+    except BadRow:
+        return False
+    return any(_is_ours(entry) for entry in entries)
 
 
 def read(row: Mapping[str, Any]) -> Conversation:
@@ -30,7 +33,7 @@ def read(row: Mapping[str, Any]) -> Conversation:
     for entry in entries:
         if offered is None and isinstance(entry, Mapping):
             offered = entry.get("tools")
-    messages = turns.read(entries, "messages", calls_in_text=True)
+    messages = turns.of_row(row, "messages", calls_in_text=True)
     return Conversation(messages, tool_specs.read(offered))
 
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from finetune.formats import tool_specs, turns
-from finetune.formats.base import text
-from glm.messages import Conversation, Message
+from glm.messages import Conversation
 from glm.store.exchange import EXTRA, Transcript, to_openai
 
 name = "openai"
@@ -18,10 +17,7 @@ def looks_like(row: Mapping[str, Any]) -> bool:
 
 
 def read(row: Mapping[str, Any]) -> Conversation:
-    messages = turns.read(row.get("messages"), "messages")
-    system = text(row.get("system"), "system")
-    if system:
-        messages = (Message("system", system), *messages)
+    messages = turns.of_row(row, "messages")
     offered = row.get("tools")
     return Conversation(
         messages, tool_specs.read(row.get("functions") if offered is None else offered)

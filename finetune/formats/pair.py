@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from finetune.formats import tool_specs, turns
-from finetune.formats.base import BadRow, CannotHold, listed, text
+from finetune.formats.base import BadRow, listed, text
 from finetune.formats.writing import pairs
 from glm.messages import Conversation, Message
 
@@ -25,16 +25,16 @@ class Pair:
     def read(self, row: Mapping[str, Any]) -> Conversation:
         question, answer = _key(row, self.question), _key(row, self.answer)
         if isinstance(row[question], list):  # TRL: both are lists of messages
-            messages = [*turns.read(row[question], question), *turns.read(row[answer], answer)]
-            return Conversation(tuple(messages), tool_specs.read(row.get("tools")))
-        asked, answered = text(row[question], question), text(row[answer], answer)
-        return Conversation((*before(row), *turn(asked, answered)))
+            said = [*turns.read(row[question], question), *turns.read(row[answer], answer)]
+        else:
+            said = turn(text(row[question], question), text(row[answer], answer))
+        return Conversation((*before(row), *said), tool_specs.read(row.get("tools")))
 
     def write(self, conversation: Conversation) -> dict[str, Any]:
-        _, told = pairs(conversation)
-        if len(told) != 1:
-            raise CannotHold(f"it holds one question and one answer, not {len(told)}")
-        return {self.question[0]: told[0][0], self.answer[0]: told[0][1]}
+        """The last question and its answer; those before them are a history in pairs."""
+        _, (*earlier, (asked, answered)) = pairs(conversation)
+        row: dict[str, Any] = {self.question[0]: asked, self.answer[0]: answered}
+        return {**row, HISTORY: [list(both) for both in earlier]} if earlier else row
 
 
 def turn(asked: str, answered: str) -> list[Message]:

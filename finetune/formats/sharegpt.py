@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from finetune.formats import tool_specs, turns
-from finetune.formats.base import text
 from finetune.formats.writing import marked
-from glm.messages import Conversation, Message, ToolCall
+from glm.messages import Conversation, ToolCall
 
 name = "sharegpt"
 _FROM = {"system": "system", "user": "human", "assistant": "gpt", "tool": "observation"}
@@ -28,10 +27,7 @@ def looks_like(row: Mapping[str, Any]) -> bool:
 
 
 def read(row: Mapping[str, Any]) -> Conversation:
-    messages = turns.read(row.get("conversations"), "conversations")
-    system = text(row.get("system"), "system")
-    if system:
-        messages = (Message("system", system), *messages)
+    messages = turns.of_row(row, "conversations")
     return Conversation(messages, tool_specs.read(row.get("tools")))
 
 

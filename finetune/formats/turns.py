@@ -3,7 +3,8 @@
 Roles by their many names, `content` or `value`, calls as ChatGLM3's `tool` rows, OpenAI's
 `tool_calls`, sharegpt's `function_call`, a `metadata` with the tool's name, or an interpreter's
 code. A thought and the calls after it become one assistant message; calls are numbered in order
-(`call_1`) where the file has no ids, and an observation belongs to the first call that waits.
+(`call_1`) where the file has no ids, and an observation belongs to the first call that waits; where
+it has, observations stand in the order of the calls they answer.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 from finetune.formats.base import BadRow, listed, observation, parsed, short, text
@@ -49,7 +51,14 @@ def read(value: Any, key: str, calls_in_text: bool = False) -> tuple[Message, ..
             reader.take(entry, calls_in_text and _kind(after) in ("observation", "tool"))
         except BadRow as error:
             raise BadRow(f"{key}[{number}]: {error}") from None
-    return tuple(reader.messages)
+    return tuple(_in_order(reader.messages))
+
+
+def of_row(row: Mapping[str, Any], key: str, calls_in_text: bool = False) -> tuple[Message, ...]:
+    """The messages under `key`, a `system` beside them first."""
+    messages = read(row.get(key), key, calls_in_text)
+    system = text(row.get("system"), "system")
+    return (Message("system", system), *messages) if system else messages
 
 
 def call(name: Any, given: Any, id: str = "") -> ToolCall:
@@ -86,8 +95,9 @@ def _kind(entry: Any) -> str:
     kind = _KIND.get(role.lower(), "") if isinstance(role, str) else ""
     if kind == "tool":
         has = {key for key in entry if entry[key] is not None}
-        row = {"parameters", "arguments", "observation"} & has and "tool_call_id" not in has
-        return "tool" if row or not {"content", "value"} & has else "observation"
+        said, answers = {"content", "value"} & has, "tool_call_id" in has
+        row = {"parameters", "arguments", "observation"} & has and not (said and answers)
+        return "tool" if row or not (said or answers) else "observation"
     return kind
 
 
@@ -116,7 +126,7 @@ class _Reader:
         elif kind == "tool":
             self._row(entry, mark)
         elif kind == "observation":
-            self._observed(observation(said, "content"), entry, mark)
+            self._observed("" if said is None else observation(said, "content"), entry, mark)
         else:
             role = entry.get("role") or entry.get("from")
             known = ", ".join(sorted(_KIND))
@@ -162,7 +172,7 @@ class _Reader:
     def _row(self, entry: Mapping[str, Any], mark: bool | None) -> None:
         """ChatGLM3's `tool` turn: a call and what it brought."""
         if "parameters" not in entry and "arguments" not in entry:
-            raise BadRow('a tool turn needs "parameters"')
+            raise BadRow('a tool turn needs "parameters", or "content" with what a tool answered')
         given = entry.get("parameters")
         given = entry.get("arguments") if given is None else given
         made = self._numbered(call(entry.get("name"), given))
@@ -206,6 +216,19 @@ class _Reader:
         body = text(said, "content")
         made = ToolCall(INTERPRETER, {"code": written.unfence(body)})
         return self._numbered(_kept(made, body) if "```" in body else made)
+
+
+def _in_order(messages: list[Message]) -> list[Message]:
+    """Observations of calls made at once, in the order of the calls: ChatGLM3 writes no ids."""
+    out = list(messages)
+    for first, message in enumerate(messages, 1):
+        order = {made.id: number for number, made in enumerate(message.calls)}
+        seen = list(takewhile(lambda one: one.role == "tool", messages[first:])) if order else []
+        ids = {one.call_id for one in seen}
+        if len(order) == len(message.calls) and len(ids) == len(seen) and ids <= order.keys():
+            seen.sort(key=lambda one: order[one.call_id])
+            out[first : first + len(seen)] = seen
+    return out
 
 
 def _spoken(role: str, said: Any, mark: bool | None) -> Message:
