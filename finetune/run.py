@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.scripts import CONSTANTS, OLD_SPELLINGS, ROOT, SAMPLES, SCRIPTS, Script, usage
+from finetune.typed import command, place
 
 if TYPE_CHECKING:
     from finetune.config import TrainConfig
@@ -244,19 +245,20 @@ def farewell(config: TrainConfig, tools: str = "") -> str:
     `tools` is a data file whose tools are offered.
     """
     folder = Path(config.output_dir)
-    model = ["--model", config.model] if config.model else []
+    model = ["--model", place(config.model)] if config.model else []
     if config.method in ("full", "freeze"):
-        opened, field, buttons = ["--model", str(folder / "model")], "path", ("look", "open")
+        opened = ["--model", place(folder / "model")]
+        field, buttons = "path", ("look", "open")
     else:
         bits = 4 if config.method == "qlora" else config.quantization_bit
-        model += ["--tokenizer", config.tokenizer] if config.tokenizer else []
+        model += ["--tokenizer", place(config.tokenizer)] if config.tokenizer else []
         model += ["--quantization-bit", str(bits)] if bits else []
-        opened, field = [*model, "--adapter", str(folder / "adapter")], "adapter_path"
+        opened, field = [*model, "--adapter", place(folder / "adapter")], "adapter_path"
         buttons = ("add",)
     raw = ["--raw"] if config.layout in ("prompt-response", "chatglm1") else []
-    page = shlex.join(["python", "launch.py", *opened])
-    offer = ["--tools", tools] if tools and not raw else []
-    terminal = shlex.join(["python", "-m", "finetune.inference", *opened, *raw, *offer])
+    page = command("launch.py", *opened)
+    offer = ["--tools", place(tools)] if tools and not raw else []
+    terminal = command("-m", "finetune.inference", *opened, *raw, *offer)
     pressed = ", then ".join(map(_on_the_page, buttons))
     return (
         f"The run is in {folder}.\n"

@@ -186,6 +186,9 @@ def _begin(loop: Loop, last: Checkpoint | None) -> None:
     )
     if last is not None:
         parts.run.say(f"going on after step {last.step}, from {last.path}")
+        if later := checkpoints.set_aside(parts.run.checkpoints, last.step):
+            what = ", ".join(map(str, later))
+            parts.run.say(f"set aside: what was saved of step {what} ({checkpoints.ASIDE})")
 
 
 def _steps(count: int) -> str:

@@ -91,6 +91,30 @@ def test_they_do_with_other_options_too(flags, root, tmp_path, monkeypatch):
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+def test_a_line_tells_the_steps_since_the_last_one_and_the_end_has_one(root, tmp_path, monkeypatch):
+    flags, again = ("--log-interval", "3"), ("--resume", "last")
+    assert train(tmp_path / "whole", *FLAGS, *flags, rows=root / "rows.jsonl") == 0
+    cut_off(root, tmp_path / "cut", 6, monkeypatch, *flags)
+    assert train(tmp_path / "cut", *FLAGS, *flags, *again, rows=root / "rows.jsonl") == 0
+    assert measured(tmp_path / "cut") == measured(tmp_path / "whole")
+    assert list(measured(tmp_path / "whole")) == [3, 6, 8]
+
+
+def test_what_may_change_is_as_it_is_given_now(root, tmp_path):
+    """From step 4 on: other intervals, and what was saved later is neither lost nor in the way."""
+    run, rows = tmp_path / "x", root / "rows.jsonl"
+    flags = (*FLAGS, "--dev-file", str(rows), "--keep-checkpoints", "9")
+    assert train(run, *flags, rows=rows) == 0
+    now = ("--save-interval", "1", "--log-interval", "2", "--resume", "4")
+    assert train(run, *flags, *now, rows=rows) == 0
+    assert [found.step for found in checkpoints.complete(run / "checkpoints")] == [8, 7, 6, 5, 4]
+    assert (run / "checkpoints" / "aside" / "checkpoint-8").is_dir()
+    assert list(measured(run)) == [1, 2, 3, 4, 6, 8]
+    after = (run / "train.log").read_text().split("going on after step 4")[1]
+    assert "set aside: what was saved of step 8" in after
+    assert "best dev loss: " in after and "best dev loss: none" not in after
+
+
 def test_before_the_first_save_it_begins_anew(root, tmp_path, monkeypatch):
     cut_off(root, tmp_path / "cut", 3, monkeypatch)
     assert outcome(tmp_path / "cut").state in ("running", "killed")  # this process lives

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -298,6 +299,20 @@ def test_finetune_hf_takes_its_words_in_order(words, resume, tmp_path, file):
     found = config("finetune_hf", f"{tmp_path} assets/tiny {written} {words} --lr 1e-3")
     assert (found.data_dir, found.model, found.resume) == (str(tmp_path), "assets/tiny", resume)
     assert (found.method, found.lr, found.output_dir) == ("lora", 1e-3, f"{tmp_path}/out")
+
+
+def test_a_command_that_is_said_runs_where_it_is_said(tmp_path, monkeypatch):
+    here = tmp_path / "a 目录"
+    (here / "x").mkdir(parents=True)
+    monkeypatch.chdir(here)
+    said = run.farewell(TrainConfig(output_dir="x", model="THUDM/chatglm3-6b")).splitlines()[-1]
+    (here / "x" / "adapter").mkdir()
+    full = run.farewell(TrainConfig(output_dir="x", model="THUDM/chatglm3-6b")).splitlines()[-1]
+    line = full.partition(":")[2].strip()
+    assert line.startswith(f"cd {ROOT} && ") and shlex.split(line)[-1] == f"{here}/x/adapter"
+    assert "--model THUDM/chatglm3-6b" in line and said.endswith("--adapter x/adapter")
+    done = subprocess.run(["bash", "-c", f"{line} --help"], capture_output=True, text=True)
+    assert done.returncode == 0 and "usage: python -m finetune.inference" in done.stdout
 
 
 def test_the_result_is_chatted_with_by_a_command_that_is_said():

@@ -38,4 +38,4 @@ def _first(rows: Rows) -> Iterator[dict[str, Any]]:
 
 
 def _is_tool(row: Mapping[str, Any]) -> bool:
-    return "function" in row or {"name", "parameters"} <= row.keys()
+    return "function" in row or ("name" in row and bool({"parameters", "description"} & row.keys()))

@@ -20,6 +20,7 @@ from typing import Any
 from glm.adapters.card import fingerprint, write_json
 
 MARK = "complete.json"
+ASIDE = "aside"  # what a run that was taken up at an earlier step had saved after it
 HASHED = 64 << 20  # bytes up to which all of a file is hashed; of larger ones samples
 _NAME = re.compile(r"checkpoint-(\d+)")
 _PART, _OLD = ".partial-", ".old-"
@@ -99,6 +100,18 @@ def rotate(root: Path, keep: int, best: int | None) -> None:
     for found in complete(root)[keep:]:
         if found.step != best:
             _remove(found.path)
+
+
+def set_aside(root: Path, step: int) -> list[int]:
+    """Move what was saved after a step into `aside`, since another run of steps follows it."""
+    later = [found for found in complete(root) if found.step > step]
+    for found in later:
+        place = root / ASIDE / found.path.name
+        place.parent.mkdir(exist_ok=True)
+        if place.exists():
+            _remove(place)
+        found.path.rename(place)
+    return sorted(found.step for found in later)
 
 
 def clean(root: Path) -> None:

@@ -15,6 +15,7 @@ from types import FrameType
 
 from finetune.training import checkpoints
 from finetune.training.run_folder import RunFolder, outcome
+from finetune.typed import command, place
 from glm.errors import GlmError
 
 FINISHED, FAILED, REFUSED, NO_MEMORY, NOT_FINITE, DISK_FULL = 0, 1, 2, 3, 4, 5
@@ -102,10 +103,9 @@ def how_to_go_on(run: RunFolder) -> str:
     found = checkpoints.complete(run.checkpoints)
     if not found:
         return "nothing was saved yet: start it again with --resume last, it begins anew"
-    return (
-        f"saved is {found[0].path}; go on with: python -m finetune.train "
-        f"--config {run.config} --output-dir {run.path} --resume last"
-    )
+    named = ("--config", place(run.config), "--output-dir", place(run.path))
+    again = command("-m", "finetune.train", *named, "--resume", "last")
+    return f"saved is {found[0].path}; go on with: {again}"
 
 
 def last_word(folder: Path) -> str:

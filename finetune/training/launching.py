@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.options.paths import path_problem
 from finetune.training import network
-from finetune.training.ends import SIGNALLED, last_word
+from finetune.training.ends import REFUSED, SIGNALLED, last_word
 from finetune.training.machine import Machine
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def start(command: Sequence[str], environ: Mapping[str, str], folder: Path) -> i
     Of a run that is killed the last word is said here.
     """
     code = _wait(command, environ)
-    if word := last_word(folder):
+    if code != REFUSED and (word := last_word(folder)):  # else it is an earlier run's
         print(word, file=sys.stderr)
     return code if code >= 0 else SIGNALLED - code
 

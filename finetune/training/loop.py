@@ -35,6 +35,7 @@ from glm.checkpoint.recognise import ModelInfo
 SCHEDULER = "scheduler.pt"
 STATE = "trainer_state.json"
 STREAM = "stream-{}.json"  # of each process: where it stands in the data
+LOSS = "loss-{}.json"  # of each process: the losses since the last line
 
 
 class Stream(Protocol):
@@ -69,12 +70,18 @@ class Parts:
 class Watch(TrainerCallback):
     """Epochs as the data counts them, and the wish to stop."""
 
-    def __init__(self, parts: Parts) -> None:
-        self.parts = parts
+    def __init__(self, parts: Parts, loop: Loop) -> None:
+        self.parts, self.loop = parts, loop
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        state.compute_steps(args, state.max_steps)  # the intervals of now, not the checkpoint's
+        self.loop.take_up()
+        return control
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         state.epoch = self.parts.stream.epoch
         self.parts.stop.step = state.global_step
+        control.should_log |= state.global_step >= state.max_steps
         if self.parts.stop.signal:
             control.should_save = control.should_training_stop = True
         return control
@@ -86,7 +93,10 @@ class Loop(Trainer):
     def __init__(self, parts: Parts, arguments: TrainingArguments) -> None:
         self.parts = parts
         super().__init__(
-            model=parts.model, args=arguments, eval_dataset=parts.dev, callbacks=[Watch(parts)]
+            model=parts.model,
+            args=arguments,
+            eval_dataset=parts.dev,
+            callbacks=[Watch(parts, self)],
         )
         self.loss_is_scaled_for_ga = True
         self.remove_callback(PrinterCallback)
@@ -127,8 +137,12 @@ class Loop(Trainer):
     # ---- batches and loss ----
 
     def get_train_dataloader(self) -> Any:
-        self.progress.meter.start(self.state.global_step)
         return self.parts.stream
+
+    def take_up(self) -> None:
+        """Before the first step, which need not be the first of the run."""
+        self.progress.meter.start(self.state.global_step)
+        self.progress.best = self.state.best_metric
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> torch.Tensor:
         """Learnt tokens of the whole step, of all processes."""
@@ -232,6 +246,8 @@ class Loop(Trainer):
         self._save_scaler(str(part))
         self._save_rng_state(str(part))
         write_json(part / STREAM.format(self.args.process_index), self.parts.stream.state())
+        unlogged = {"sum": float(self._tr_loss), "since": self._globalstep_last_logged}
+        write_json(part / LOSS.format(self.args.process_index), unlogged)
         if self.first:
             self.state.save_to_json(str(part / STATE))
             write_json(part / ABOUT, asdict(self.parts.about))
@@ -290,8 +306,13 @@ class Loop(Trainer):
             self.parts.method.load(self.model, Path(resume_from_checkpoint))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        """Random numbers, and the place in the data."""
+        """Random numbers, the place in the data, and the losses that no line has told yet."""
         super()._load_rng_state(checkpoint)
         if checkpoint is not None:
             file = Path(checkpoint) / STREAM.format(self.args.process_index)
             self.parts.stream.load(json.loads(file.read_text(encoding="utf-8")))
+            file = Path(checkpoint) / LOSS.format(self.args.process_index)
+            if file.exists():  # older checkpoints have none
+                unlogged = json.loads(file.read_text(encoding="utf-8"))
+                self._tr_loss.fill_(unlogged["sum"])
+                self._globalstep_last_logged = unlogged["since"]
