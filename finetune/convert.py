@@ -115,14 +115,12 @@ def _row(
     given: dict[str, Any], source: str, conversation: Conversation, target: Format
 ) -> tuple[dict[str, Any], list[str]]:
     """A row in the wanted format, and what it has no place for. Raises BadRow, CannotHold."""
-    if source != chosen_rejected.name:
-        row = target.write(conversation)
-        return row, losses(conversation, target.read(row))
-    if target.name == source:
-        row = chosen_rejected.write_both(*chosen_rejected.both(given))
-        return row, losses(conversation, target.read(row))
-    row = target.write(conversation)
-    return row, [*losses(conversation, target.read(row)), "the rejected answer"]
+    pair = source == chosen_rejected.name
+    stays = pair and target.name == source
+    both = chosen_rejected.both(given) if stays else None
+    row = chosen_rejected.write_both(*both) if both else target.write(conversation)
+    missing = losses(conversation, target.read(row))
+    return row, [*missing, "the rejected answer"] if pair and not stays else missing
 
 
 def write_file(rows: Iterator[dict[str, Any]], file: Path) -> None:

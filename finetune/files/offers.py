@@ -15,7 +15,7 @@ LOOKED = 100  # rows, at most
 
 
 def offered(file: Path) -> tuple[ToolSpec, ...]:
-    """The tools of the first row that has any; of a list of tools, all. Raises BadRow."""
+    """The tools of the first row that has any; of a list of tools, all. Raises BadRequest."""
     rows = open_rows(file)
     first = list(_first(rows))
     if first and all(map(_is_tool, first)):

@@ -109,8 +109,8 @@ def _values(file: Path) -> Iterator[np.ndarray]:
         except (ValueError, RecursionError):
             found = text.find(margin, at + 1)
             end = len(text) if found < 0 else found + 1
-            if found < 0 and (next := _NEXT.search(text, at + 1)):
-                end = next.end() - 1
+            if found < 0 and (item := _NEXT.search(text, at + 1)):
+                end = item.end() - 1
         rows.append(place.row(at, end))
         at = _skip(text, end)
     if in_list and not text.startswith("]", at):
